@@ -1,0 +1,40 @@
+//! The bound of every queue, buffer and table, and what happens when it is reached.
+
+use crate::record::HEADER_SIZE;
+
+/// Nodes of one cluster. More: the configuration is refused.
+pub const NODES_MAX: usize = 7;
+/// Shards of one node. More: the configuration is refused.
+pub const SHARDS_MAX: usize = 64;
+/// Bytes of one command. More: the frame is refused with `PayloadTooLarge` and the session goes on.
+pub const PAYLOAD_SIZE_MAX: usize = 64 * 1024;
+/// Bytes of one reply or event. More: the service's call returns an error and it replies with less.
+pub const REPLY_SIZE_MAX: usize = 64 * 1024;
+/// Bytes of one record in the log, padding included.
+pub const RECORD_SIZE_MAX: usize = HEADER_SIZE + PAYLOAD_SIZE_MAX;
+/// Bytes of log that one append frame carries. More is sent in further frames.
+pub const APPEND_SIZE_MAX: usize = 256 * 1024;
+/// Bytes of one frame, header included. More: the connection is closed as hostile.
+pub const FRAME_SIZE_MAX: usize = APPEND_SIZE_MAX + 4 * 1024;
+/// Sessions of one shard. More: `SessionsFull`, the client is told to come again.
+pub const SESSIONS_MAX: usize = 1024;
+/// Requests a session may have unanswered. More: `Busy`, the client sends again later.
+pub const WINDOW_LEN_MAX: u64 = 4096;
+/// Bytes of remembered replies per session. Beyond, the oldest are forgotten: a repeated request is then answered
+/// with `ReplyForgotten`, never executed again.
+pub const REPLY_RING_SIZE: usize = 1024 * 1024;
+/// Connections of one shard, clients and peers. More: the connection is closed at once.
+pub const LINKS_MAX: usize = 1024;
+/// Timers of one service instance. More: the service's call returns an error.
+pub const TIMERS_MAX: usize = 64 * 1024;
+/// Runs of the table (term, first position). The oldest run is dropped when full; a replica that far behind needs
+/// a snapshot.
+pub const TERM_RUNS_MAX: usize = 16 * 1024;
+/// Events of one applied record. More: the service's call returns an error.
+pub const EVENTS_PER_RECORD_MAX: usize = 4096;
+/// Bytes of all events of one applied record. More: the service's call returns an error.
+pub const EVENT_BYTES_PER_RECORD_MAX: usize = 1024 * 1024;
+
+const _: () = assert!(RECORD_SIZE_MAX <= APPEND_SIZE_MAX, "one record always fits one append frame");
+const _: () = assert!(REPLY_SIZE_MAX + 64 <= REPLY_RING_SIZE, "the latest reply can always be remembered");
+const _: () = assert!(PAYLOAD_SIZE_MAX % 8 == 0 && HEADER_SIZE % 8 == 0, "records are padded to eight bytes");
