@@ -1,1 +1,36 @@
-//! Under construction.
+//! One node of a cluster: its shards with their duty cycles, the background, and the way in and out.
+//!
+//! * [`config`]: the TOML of a node.
+//! * [`node`]: starting and stopping a node; one pinned thread per shard, one background executor.
+//! * [`shard`]: the duty cycle, straight-line. [`core`] is the state it drives, with one file per subject:
+//!   [`clients`], [`peers`], [`disk`], [`apply`], [`placement`], [`status`].
+//! * [`env`](mod@env): the seam below a shard. [`uring`] is the production side; the simulator has another.
+//! * [`replica`], [`sessions`], [`replies`], [`timers`]: the replicated state, changed by records only.
+//!
+//! A shard's thread runs no lock, no async, and allocates nothing in steady state. What is slow goes over the bounded
+//! rings of a [`background::Desk`].
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod background;
+pub mod clients;
+pub mod config;
+pub mod core;
+pub mod disk;
+pub mod env;
+pub mod links;
+pub mod node;
+pub mod notice;
+pub mod peers;
+pub mod placement;
+pub mod replica;
+pub mod replies;
+pub mod sessions;
+pub mod shard;
+pub mod status;
+mod storage;
+pub mod timers;
+pub mod uring;
+
+pub use config::{ConfigError, NodeConfig};
+pub use node::{Node, NodeError, Stopper, log_to_stderr, serve_until_signal};

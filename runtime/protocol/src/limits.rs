@@ -22,7 +22,7 @@ pub const SESSIONS_MAX: usize = 1024;
 pub const WINDOW_LEN_MAX: u64 = 4096;
 /// Bytes of remembered replies per session. Beyond, the oldest are forgotten: a repeated request is then answered
 /// with `ReplyForgotten`, never executed again.
-pub const REPLY_RING_SIZE: usize = 1024 * 1024;
+pub const REPLY_RING_SIZE: usize = 4 * 1024 * 1024;
 /// Connections of one shard, clients and peers. More: the connection is closed at once.
 pub const LINKS_MAX: usize = 1024;
 /// Timers of one service instance. More: the service's call returns an error.

@@ -76,6 +76,9 @@ pub enum Kind {
     Digest = 11,
     /// An operator's remark; no effect.
     Note = 12,
+    /// A request that could not be a command (too large): uses up its number, the service does not see it. Payload is
+    /// the number of its [`crate::client::ReplyStatus`].
+    Refusal = 13,
 }
 
 impl Kind {
@@ -95,6 +98,7 @@ impl Kind {
             10 => Self::DeployFinalize,
             11 => Self::Digest,
             12 => Self::Note,
+            13 => Self::Refusal,
             _ => return None,
         })
     }
@@ -350,8 +354,8 @@ mod tests {
                 assert_eq!(kind as u16, number);
             }
         }
-        assert_eq!(Kind::from_number(12), Some(Kind::Note));
-        assert_eq!(Kind::from_number(13), None);
+        assert_eq!(Kind::from_number(13), Some(Kind::Refusal));
+        assert_eq!(Kind::from_number(14), None);
     }
 
     proptest! {

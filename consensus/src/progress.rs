@@ -1,0 +1,256 @@
+//! What a replica knows about one peer: the link, its vote, and on a leader how far its log has got.
+
+use evershard_protocol::peer::{Append, AppendReply};
+use evershard_protocol::{Instant, NodeId, Position};
+
+/// One other member of the shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    /// There is a link; nothing is planned for a peer without one.
+    pub(crate) connected: bool,
+    /// When anything was last heard from it.
+    pub(crate) heard: Option<Instant>,
+    /// On a leader: when it last showed that it follows this leader's term.
+    pub(crate) contact: Option<Instant>,
+    /// On a candidate: its vote.
+    pub(crate) grant: Option<Grant>,
+    /// It said that it may have lost acknowledged records.
+    pub(crate) recovering: bool,
+    /// What it said on this link, in this term, to have in memory; the leader's log up to there.
+    pub(crate) received: Position,
+    /// What it said on this link, in this term, to have on stable storage. Invariant: not above `received`.
+    pub(crate) durable: Position,
+    /// How the leader sends to it.
+    pub(crate) mode: Mode,
+    /// Where the next append begins.
+    pub(crate) next: Position,
+    /// It needs more than the leader's table of terms reaches back: only a snapshot helps.
+    pub(crate) out_of_reach: bool,
+    /// The commit position it was told.
+    told_commit: Position,
+    /// Counts the appends that ask for an answer.
+    round: u64,
+    /// The first round that was sent after `next` was last set back: older rejections are about something else.
+    since: u64,
+    /// When anything was last sent to it, and when a round was.
+    sent_at: Option<Instant>,
+    round_at: Option<Instant>,
+}
+
+/// Whether a vote counts by itself, or only together with everybody's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Grant {
+    Sound,
+    Recovering,
+}
+
+/// How a leader sends to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// The leader doesn't know where the logs agree: one append at a time.
+    Probe {
+        /// An append was sent from `next` and not answered yet.
+        waiting: bool,
+        /// `next` need not be a boundary of the leader's records: it only asks, without data.
+        enquiry: bool,
+    },
+    /// The logs agree up to `next`, as far as the peer has got: appends follow each other.
+    Replicate,
+}
+
+/// What is to be sent to a peer now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Due {
+    Nothing,
+    /// An append with data if there is any, and with this round.
+    Data(u64),
+    /// An append without data, with this round.
+    Empty(u64),
+}
+
+impl Peer {
+    pub(crate) fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            connected: false,
+            heard: None,
+            contact: None,
+            grant: None,
+            recovering: false,
+            received: Position::ZERO,
+            durable: Position::ZERO,
+            mode: Mode::Probe { waiting: false, enquiry: false },
+            next: Position::ZERO,
+            out_of_reach: false,
+            told_commit: Position::ZERO,
+            round: 0,
+            since: 0,
+            sent_at: None,
+            round_at: None,
+        }
+    }
+
+    /// A new term or a new link: nothing the peer said before counts, and the leader asks at `next`.
+    pub(crate) fn restart(&mut self, next: Position) {
+        self.received = Position::ZERO;
+        self.durable = Position::ZERO;
+        self.recovering = false;
+        self.probe_from(next, false);
+    }
+
+    /// Goes back to (or begins with) one append at a time.
+    pub(crate) fn probe_from(&mut self, next: Position, enquiry: bool) {
+        self.mode = Mode::Probe { waiting: false, enquiry };
+        self.next = next;
+        self.out_of_reach = false;
+        self.told_commit = Position::ZERO;
+        self.since = self.round + 1;
+    }
+
+    /// What is due now, apart from whether there is data and whether it may be sent.
+    pub(crate) fn due(&self, commit: Position, heartbeat_ns: u64, now: Instant) -> Due {
+        assert!(self.connected, "nothing is due on a link that is down");
+        let idle = passed(self.sent_at, heartbeat_ns, now);
+        match self.mode {
+            Mode::Probe { waiting: true, .. } if !idle => Due::Nothing,
+            Mode::Probe { enquiry, .. } if enquiry || self.out_of_reach => Due::Empty(self.round + 1),
+            Mode::Probe { .. } => Due::Data(self.round + 1),
+            Mode::Replicate if idle => Due::Empty(self.round + 1),
+            Mode::Replicate if self.told_commit < commit && passed(self.sent_at, COMMIT_CARRIER_NS, now) => {
+                Due::Empty(self.round)
+            }
+            Mode::Replicate => Due::Nothing,
+        }
+    }
+
+    /// The round that data sent now carries while appends follow each other: a new one whenever a heartbeat would
+    /// otherwise be due, so that a peer whose disk is slow still gives signs of life.
+    pub(crate) fn data_round(&self, heartbeat_ns: u64, now: Instant) -> u64 {
+        self.round + u64::from(passed(self.round_at, heartbeat_ns, now))
+    }
+
+    /// When [`Peer::due`] will have something to say, if nothing else happens.
+    pub(crate) fn next_due(&self, commit: Position, heartbeat_ns: u64, now: Instant) -> Instant {
+        let wait_ns = match self.mode {
+            Mode::Probe { waiting: false, .. } => return now,
+            Mode::Replicate if self.told_commit < commit => COMMIT_CARRIER_NS.min(heartbeat_ns),
+            _ => heartbeat_ns,
+        };
+        self.sent_at.map_or(now, |sent_at| sent_at.after(wait_ns))
+    }
+
+    /// The append was sent.
+    pub(crate) fn on_sent(&mut self, append: &Append, now: Instant) {
+        assert_eq!(append.previous, self.next, "appends to one peer follow each other");
+        self.sent_at = Some(now);
+        if append.round > self.round {
+            self.round = append.round;
+            self.round_at = Some(now);
+        }
+        match &mut self.mode {
+            Mode::Probe { waiting, .. } => *waiting = true,
+            Mode::Replicate => self.next = append.previous.advance(append.size),
+        }
+        self.told_commit = append.commit;
+    }
+
+    /// Notes how far the peer has got. Its word is monotone for as long as the link and the term last.
+    pub(crate) fn on_positions(&mut self, reply: &AppendReply) {
+        assert!(reply.durable <= reply.received, "checked where the reply came in");
+        self.recovering = reply.recovering;
+        self.received = self.received.max(reply.received);
+        self.durable = self.durable.max(reply.durable);
+        if self.mode == Mode::Replicate {
+            self.next = self.next.max(self.received);
+        }
+    }
+
+    /// The answer is about the `next` that the leader has in mind now.
+    pub(crate) fn is_current(&self, round: u64) -> bool {
+        round >= self.since && round <= self.round
+    }
+
+    /// The logs agree at `next`, and beyond it as far as the peer says.
+    pub(crate) fn replicate(&mut self) {
+        assert!(matches!(self.mode, Mode::Probe { .. }), "only an answered probe ends probing");
+        self.mode = Mode::Replicate;
+        self.next = self.next.max(self.received);
+        self.out_of_reach = false;
+    }
+}
+
+/// Whether `wait_ns` have passed since `since`; always if it never was.
+fn passed(since: Option<Instant>, wait_ns: u64, now: Instant) -> bool {
+    since.is_none_or(|since| now >= since.after(wait_ns))
+}
+
+/// How long a new commit position waits for an append to ride on before it gets one of its own.
+pub const COMMIT_CARRIER_NS: u64 = 2 * evershard_protocol::time::MILLISECOND_NS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evershard_protocol::Term;
+
+    const HEARTBEAT_NS: u64 = 20_000_000;
+
+    fn append(peer: &Peer, size: u64, round: u64, commit: u64) -> Append {
+        Append {
+            term: Term(1),
+            previous: peer.next,
+            previous_term: Term(1),
+            data_term: Term(1),
+            size,
+            commit: Position(commit),
+            round,
+        }
+    }
+
+    fn connected() -> Peer {
+        let mut peer = Peer::new(NodeId(1));
+        peer.connected = true;
+        peer.restart(Position(64));
+        peer
+    }
+
+    #[test]
+    fn a_probe_is_repeated_at_the_heartbeat_and_not_before() {
+        let mut peer = connected();
+        assert_eq!(peer.due(Position(0), HEARTBEAT_NS, Instant(0)), Due::Data(1));
+        peer.on_sent(&append(&peer, 8, 1, 0), Instant(0));
+        assert_eq!(peer.due(Position(0), HEARTBEAT_NS, Instant(HEARTBEAT_NS - 1)), Due::Nothing);
+        assert_eq!(peer.due(Position(0), HEARTBEAT_NS, Instant(HEARTBEAT_NS)), Due::Data(2));
+        assert_eq!(peer.next, Position(64), "a probe stays where it is until it is answered");
+    }
+
+    #[test]
+    fn answers_from_before_the_last_step_back_are_about_something_else() {
+        let mut peer = connected();
+        peer.on_sent(&append(&peer, 0, 1, 0), Instant(0));
+        assert!(peer.is_current(1));
+        assert!(!peer.is_current(2), "nobody can answer what was not asked");
+        peer.probe_from(Position(8), false);
+        assert!(!peer.is_current(1));
+        peer.on_sent(&append(&peer, 0, 2, 0), Instant(0));
+        peer.on_sent(&append(&peer, 0, 3, 0), Instant(1));
+        assert!(peer.is_current(2) && peer.is_current(3), "a repeated probe asks the same");
+    }
+
+    #[test]
+    fn a_commit_position_travels_alone_only_after_a_while() {
+        let mut peer = connected();
+        peer.on_sent(&append(&peer, 0, 1, 0), Instant(0));
+        peer.replicate();
+        peer.on_sent(&append(&peer, 8, 1, 0), Instant(0));
+        assert_eq!(peer.due(Position(0), HEARTBEAT_NS, Instant(COMMIT_CARRIER_NS)), Due::Nothing);
+        assert_eq!(peer.due(Position(72), HEARTBEAT_NS, Instant(COMMIT_CARRIER_NS - 1)), Due::Nothing);
+        assert_eq!(peer.next_due(Position(72), HEARTBEAT_NS, Instant(0)), Instant(COMMIT_CARRIER_NS));
+        assert_eq!(peer.due(Position(72), HEARTBEAT_NS, Instant(COMMIT_CARRIER_NS)), Due::Empty(1));
+        peer.on_sent(&append(&peer, 0, 1, 72), Instant(COMMIT_CARRIER_NS));
+        assert_eq!(peer.due(Position(72), HEARTBEAT_NS, Instant(2 * COMMIT_CARRIER_NS)), Due::Nothing);
+        let later = Instant(COMMIT_CARRIER_NS + HEARTBEAT_NS);
+        assert_eq!(peer.due(Position(72), HEARTBEAT_NS, later), Due::Empty(2));
+        assert_eq!(peer.data_round(HEARTBEAT_NS, later), 2, "data may carry the round that is due");
+    }
+}

@@ -1,0 +1,201 @@
+//! What a caller may see of a replica, and what is always true of it.
+
+use evershard_protocol::{Instant, NodeId, Position, Term};
+
+use crate::progress::Mode;
+use crate::{Raft, Role, Standing, TermTable};
+
+/// What a replica knows of a peer, for status. Positions mean something on a leader only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerView {
+    /// What the peer said to have in memory, in this term and on this link.
+    pub received: Position,
+    /// What it said to have on stable storage.
+    pub durable: Position,
+    /// Where the next append to it begins.
+    pub next: Position,
+    /// There is a link.
+    pub connected: bool,
+    /// It may have lost records it once acknowledged.
+    pub recovering: bool,
+    /// When anything was last heard from it; [`Instant`] 0 if never.
+    pub last_heard: Instant,
+    /// The leader is still finding out where the logs agree.
+    pub probing: bool,
+    /// It needs records of before the leader's table of terms: it must be given a snapshot.
+    pub out_of_reach: bool,
+}
+
+impl Raft {
+    /// This replica's node.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Every member of the shard, this one included.
+    #[must_use]
+    pub fn members(&self) -> &[NodeId] {
+        &self.members
+    }
+
+    /// What this replica is at the moment.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The latest term it has seen.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// The leader of that term, while known and in touch.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Whether its word counts; as saved.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.saved.standing
+    }
+
+    /// What is known to be committed. Never goes back.
+    #[must_use]
+    pub fn commit(&self) -> Position {
+        self.commit
+    }
+
+    /// Where its log ends.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        self.terms.last()
+    }
+
+    /// Term of the last record of its log.
+    #[must_use]
+    pub fn last_term(&self) -> Term {
+        self.terms.last_term()
+    }
+
+    /// What of its log is on stable storage.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// The terms of its log.
+    #[must_use]
+    pub fn terms(&self) -> &TermTable {
+        &self.terms
+    }
+
+    /// New commands may be sequenced: it leads, its first record is in the log, and it is not handing over.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.role == Role::Leader && self.term_start.is_some() && self.transfer.is_none()
+    }
+
+    /// To whom it is handing over.
+    #[must_use]
+    pub fn transfer_target(&self) -> Option<NodeId> {
+        self.transfer.map(|transfer| transfer.to)
+    }
+
+    /// It was just elected: before anything else the caller appends a `TermStart` record of [`Raft::term`] at
+    /// [`Raft::last`] and calls [`Raft::on_appended`].
+    #[must_use]
+    pub fn wants_term_start(&self) -> bool {
+        self.role == Role::Leader && self.term_start.is_none()
+    }
+
+    /// On a leader: where its `TermStart` record ended. Once applied up to there, it has all that was ever committed.
+    #[must_use]
+    pub fn term_start(&self) -> Option<Position> {
+        self.term_start
+    }
+
+    /// When [`Raft::tick`] must be called and the peers be offered appends again, at the latest. Asked at the end of a
+    /// duty cycle: what was due in it and could not be sent waits for its link, not for an instant.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        // Well before a pause would count as a stall.
+        let latest = self.ticked_at.after(self.timing.stall_ns / 2);
+        if self.role != Role::Leader {
+            return latest.min(self.election_deadline);
+        }
+        let heartbeat_ns = self.timing.heartbeat_ns;
+        let connected = self.peers.iter().filter(|peer| peer.connected);
+        let appends = connected.map(|peer| peer.next_due(self.commit, heartbeat_ns, self.now));
+        let to_come = appends.filter(|due| *due > self.now);
+        let transfer = self.transfer.map(|transfer| transfer.deadline);
+        to_come.chain(transfer).fold(latest.min(self.quorum_deadline()), Instant::min)
+    }
+
+    /// On a leader: the lowest position that a connected peer in step still needs; otherwise the log's end.
+    #[must_use]
+    pub fn slowest_needed(&self) -> Position {
+        let last = self.terms.last();
+        if self.role != Role::Leader {
+            return last;
+        }
+        let in_step = self.peers.iter().filter(|peer| peer.connected && peer.mode == Mode::Replicate);
+        in_step.map(|peer| peer.received).fold(last, Position::min)
+    }
+
+    /// What it knows of a peer; nothing of itself and of strangers.
+    #[must_use]
+    pub fn peer(&self, id: NodeId) -> Option<PeerView> {
+        let peer = &self.peers[self.peer_index(id)?];
+        Some(PeerView {
+            received: peer.received,
+            durable: peer.durable,
+            next: peer.next,
+            connected: peer.connected,
+            recovering: peer.recovering,
+            last_heard: peer.heard.unwrap_or_default(),
+            probing: matches!(peer.mode, Mode::Probe { .. }),
+            out_of_reach: peer.out_of_reach,
+        })
+    }
+
+    /// Panics if anything is not as it must be. For tests and `debug_assert!`.
+    pub fn check_invariants(&self) {
+        self.terms.check_invariants();
+        let last = self.terms.last();
+        assert!(self.commit <= last, "what is committed is in the log");
+        assert!(self.durable <= last, "what is durable is in the log");
+        assert!(self.saved.term <= self.hard.term, "saving comes after deciding");
+        assert!(self.terms.last_term() <= self.hard.term, "no record is of a term to come");
+        assert!(self.following.matched <= last, "what matches is in the log");
+        assert!(self.vote_held.is_none() || self.vote_held == self.hard.vote, "the vote held is the vote given");
+        match self.role {
+            Role::Leader => self.check_leader_invariants(),
+            Role::Follower => {
+                assert_ne!(self.leader, Some(self.id), "a follower follows somebody else");
+                assert!(self.transfer.is_none(), "only a leader hands over");
+                assert!(self.term_start.is_none(), "only a leader begins a term");
+            }
+            Role::PreCandidate => assert!(self.leader.is_none(), "a campaign means that there is no leader"),
+            Role::Candidate => {
+                assert!(self.leader.is_none(), "a campaign means that there is no leader");
+                assert_eq!(self.hard.vote, Some(self.id), "a candidate votes for itself");
+            }
+        }
+    }
+
+    fn check_leader_invariants(&self) {
+        assert_eq!(self.leader, Some(self.id), "a leader knows who leads");
+        assert_eq!(self.hard.vote, Some(self.id), "a leader voted for itself");
+        assert_eq!(self.saved.term, self.hard.term, "a leader's term is saved");
+        for peer in &self.peers {
+            assert!(peer.durable <= peer.received, "what is durable was received");
+            assert!(peer.received <= self.terms.last(), "nobody has more of the leader's log than the leader");
+            assert!(peer.next <= self.terms.last(), "nothing is sent before it is appended");
+            assert!(peer.mode != Mode::Replicate || peer.received <= peer.next, "what was received is not sent again");
+        }
+    }
+}

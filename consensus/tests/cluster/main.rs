@@ -1,0 +1,11 @@
+//! Raft in a small deterministic network: scenarios, and a swarm of random ones.
+
+mod elections;
+mod network;
+mod node;
+mod oracle;
+mod recovery;
+mod replication;
+mod solo;
+mod swarm;
+mod transfer;

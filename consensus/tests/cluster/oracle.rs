@@ -1,0 +1,93 @@
+//! What must hold after every step, judged from outside by comparing whole logs.
+
+use std::collections::BTreeMap;
+
+use evershard_consensus::{Durability, Role};
+use evershard_protocol::{NodeId, Position, Term};
+
+use crate::node::{Node, Record};
+
+/// Remembers everything that was ever committed anywhere, and who led when.
+pub struct Oracle {
+    durability: Durability,
+    quorum: usize,
+    pub committed: Vec<Record>,
+    pub leaders: BTreeMap<Term, NodeId>,
+    commits: Vec<Position>,
+    /// Set by scenarios in which losing records is part of the bargain.
+    pub loss_allowed: bool,
+}
+
+impl Oracle {
+    pub fn new(len: usize, durability: Durability) -> Self {
+        Self {
+            durability,
+            quorum: len / 2 + 1,
+            committed: vec![],
+            leaders: BTreeMap::new(),
+            commits: vec![Position::ZERO; len],
+            loss_allowed: false,
+        }
+    }
+
+    pub fn on_restart(&mut self, index: usize) {
+        self.commits[index] = Position::ZERO;
+    }
+
+    pub fn check(&mut self, nodes: &[Node]) {
+        for (index, node) in nodes.iter().enumerate() {
+            let Some(raft) = &node.raft else { continue };
+            raft.check_invariants();
+            let end = node.log.last().map_or(Position::ZERO, |record| record.end);
+            assert_eq!(raft.last(), end, "the core knows where the log of {} ends", node.id);
+            assert!(raft.commit() >= self.commits[index], "commit of {} went back", node.id);
+            self.commits[index] = raft.commit();
+            if raft.role() == Role::Leader {
+                self.check_leader(node);
+            }
+            self.check_committed(node, nodes);
+        }
+        if self.durability == Durability::Durable {
+            let on_disk = nodes.iter().filter(|node| has(&node.disk, self.committed.last())).count();
+            assert!(on_disk >= self.quorum, "what is committed is on the disks of a quorum");
+        }
+    }
+
+    /// One leader per term, and it has everything that was committed before.
+    fn check_leader(&mut self, node: &Node) {
+        let term = node.raft.as_ref().expect("it leads").term();
+        let known = self.leaders.insert(term, node.id);
+        assert!(known.is_none_or(|leader| leader == node.id), "two leaders in term {term}: {known:?} and {}", node.id);
+        if known.is_none() && !self.loss_allowed {
+            assert!(has(&node.log, self.committed.last()), "leader {} of term {term} lacks a commit", node.id);
+        }
+    }
+
+    /// What one replica holds for committed is what every other does.
+    fn check_committed(&mut self, node: &Node, nodes: &[Node]) {
+        let commit = node.raft.as_ref().expect("it runs").commit();
+        let len = node.log.partition_point(|record| record.end <= commit);
+        let held = &node.log[..len];
+        assert_eq!(held.last().map_or(Position::ZERO, |record| record.end), commit, "commit is a boundary");
+        if self.loss_allowed {
+            return;
+        }
+        let shared = len.min(self.committed.len());
+        // Equal last records mean equal logs up to there (log matching), which the full comparison below samples.
+        assert_eq!(held[..shared].last(), self.committed[..shared].last(), "{} differs in what is committed", node.id);
+        if len > self.committed.len() {
+            assert_eq!(held[..shared], self.committed[..], "{} differs in what is committed", node.id);
+            self.committed = held.to_vec();
+            if self.durability == Durability::Durable {
+                let on_disk = nodes.iter().filter(|node| has(&node.disk, self.committed.last())).count();
+                assert!(on_disk >= self.quorum, "{} committed {commit} before a quorum had it on disk", node.id);
+            }
+        }
+    }
+}
+
+/// Whether a log holds this record; with log matching, also everything before it.
+fn has(log: &[Record], record: Option<&Record>) -> bool {
+    record
+        .is_none_or(|record| log.binary_search_by_key(&record.end, |held| held.end).is_ok_and(|at| log[at] == *record))
+}

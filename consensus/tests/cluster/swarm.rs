@@ -1,0 +1,149 @@
+//! Random runs: everything that may go wrong does, nothing that was committed is ever lost or different, and when the
+//! trouble is over all replicas agree. A failure names its seed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use evershard_consensus::{Durability, Standing};
+use evershard_protocol::NodeId;
+
+use crate::network::{Cluster, MS, Setup};
+
+#[test]
+fn nothing_committed_is_lost_in_durable_mode() {
+    for_seeds(0..300, |seed| swarm(seed, Durability::Durable, false));
+}
+
+/// In replicated mode a crash loses acknowledged records, so at any time fewer than a quorum may have crashed and not
+/// recovered yet.
+#[test]
+fn nothing_committed_is_lost_in_replicated_mode_while_a_quorum_stays_sound() {
+    for_seeds(1000..1200, |seed| swarm(seed, Durability::Replicated, false));
+}
+
+/// Links that reorder and repeat break the caller's duties; even so nothing is lost.
+#[test]
+fn unruly_links_harm_nobody() {
+    for_seeds(2000..2150, |seed| swarm(seed, Durability::Durable, true));
+}
+
+fn for_seeds(seeds: std::ops::Range<u64>, run: impl Fn(u64)) {
+    let chosen = std::env::var("EVERSHARD_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"));
+    for seed in seeds {
+        if chosen.is_some_and(|chosen: u64| chosen != seed) {
+            continue;
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            eprintln!("the swarm failed; reproduce with EVERSHARD_SEED={seed}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+fn swarm(seed: u64, durability: Durability, unruly: bool) {
+    let mut cluster = make(seed, durability, unruly);
+    if cluster.roll(4) > 0 {
+        cluster.run_until(3000, |cluster| cluster.leader().is_some());
+    }
+    let steps = 1000 + cluster.roll(1500);
+    let calm = [1, 3, 10, 30][usize::try_from(cluster.roll(4)).expect("small")];
+    for _ in 0..steps {
+        if cluster.roll(calm) == 0 {
+            trouble(&mut cluster);
+        }
+        for index in 0..cluster.nodes.len() {
+            let admits = cluster.nodes[index].raft.as_ref().is_some_and(|raft| raft.admits());
+            if admits && !cluster.nodes[index].paused && cluster.roll(3) == 0 {
+                let size = (1 + cluster.roll(40)) * 8;
+                cluster.propose_sized(index, size);
+            }
+        }
+        cluster.step();
+    }
+    recover(&mut cluster);
+}
+
+fn make(seed: u64, durability: Durability, unruly: bool) -> Cluster {
+    let mut cluster = Cluster::new(
+        [1, 3, 3, 3, 5, 5][usize::try_from(seed % 6).expect("small")],
+        Setup { durability, seed, unruly, inflight_size_max: 80_000, ..Setup::default() },
+    );
+    cluster.setup.step_ns = (1 + cluster.roll(8)) * MS;
+    cluster.setup.save_ns = cluster.roll(20) * MS;
+    cluster.setup.flush_ns = cluster.roll(20) * MS;
+    cluster.setup.delay_ns = cluster.roll(30) * MS;
+    cluster.setup.loss = [0, 0, 10, 100][usize::try_from(cluster.roll(4)).expect("small")];
+    cluster.setup.append_size_max = 400 + cluster.roll(2000);
+    cluster
+}
+
+/// One roll of the dice for everything that may happen in a step.
+fn trouble(cluster: &mut Cluster) {
+    let len = cluster.nodes.len() as u64;
+    let mut index = usize::try_from(cluster.roll(len)).expect("small");
+    if cluster.roll(3) == 0 {
+        index = cluster.leader().unwrap_or(index);
+    }
+    let other = usize::try_from(cluster.roll(len)).expect("small");
+    match cluster.roll(32) {
+        0 | 1 if cluster.nodes[index].raft.is_some() && may_crash(cluster, index) => {
+            let noticed = cluster.roll(2) == 0;
+            cluster.crash(index, noticed);
+        }
+        2..=5 if cluster.nodes[index].raft.is_none() => cluster.restart(index),
+        6 => cluster.cut[index][other] = true,
+        7 | 8 => cluster.cut[index][other] = false,
+        9 => cluster.disconnect(index, other),
+        10..=12 => cluster.connect(index, other),
+        13 => cluster.nodes[index].paused = true,
+        14..=17 => cluster.nodes[index].paused = false,
+        18 => cluster.nodes[index].disk_stuck = true,
+        19..=22 => cluster.nodes[index].disk_stuck = false,
+        23 => cluster.nodes[index].save_stuck = true,
+        24..=27 => cluster.nodes[index].save_stuck = false,
+        28 if cluster.nodes[index].raft.is_some() && !cluster.nodes[index].paused => {
+            let to = NodeId(u8::try_from(other).expect("few nodes"));
+            let _ = cluster.transfer(index, to.0);
+        }
+        29 => {
+            for one in 0..cluster.nodes.len() {
+                for two in 0..cluster.nodes.len() {
+                    cluster.cut[one][two] = false;
+                    cluster.connect(one, two);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn may_crash(cluster: &Cluster, index: usize) -> bool {
+    if cluster.setup.durability == Durability::Durable {
+        return true;
+    }
+    let sound = |at: &usize| {
+        let raft = cluster.nodes[*at].raft.as_ref();
+        *at != index && raft.is_some_and(|raft| raft.standing() == Standing::Sound)
+    };
+    (0..cluster.nodes.len()).filter(sound).count() > cluster.nodes.len() / 2
+}
+
+/// The trouble is over: all agree, new commands are committed everywhere, everyone is sound.
+fn recover(cluster: &mut Cluster) {
+    cluster.heal();
+    for index in 0..cluster.nodes.len() {
+        if cluster.nodes[index].raft.is_none() {
+            cluster.restart(index);
+        }
+    }
+    cluster.heal();
+    let ready = |cluster: &Cluster| cluster.leader().is_some_and(|leader| cluster.raft(leader).admits());
+    assert!(cluster.run_until(5000, ready).is_some(), "no leader after the trouble was over");
+    assert!(cluster.run_until(10_000, Cluster::has_converged).is_some(), "the replicas never agreed");
+    let leader = cluster.leader().expect("just seen");
+    let end = cluster.propose(leader);
+    let done =
+        |cluster: &Cluster| cluster.nodes.iter().all(|node| node.raft.as_ref().is_some_and(|r| r.commit() >= end));
+    assert!(cluster.run_until(3000, done).is_some(), "a command was not committed everywhere");
+    let sound = |cluster: &Cluster| (0..cluster.nodes.len()).all(|at| cluster.raft(at).standing() == Standing::Sound);
+    assert!(cluster.run_until(1000, sound).is_some(), "a replica never recovered");
+}

@@ -1,0 +1,240 @@
+//! Finds the log again when a replica starts.
+//!
+//! Recovery walks the blocks from the oldest segment on and asks the table of [`crate::recovery_table`] at every place where
+//! no good block follows. The *lineage* is the chain of segments that leads to the newest one by their start blocks'
+//! `previous` field; a segment beside it was left by an earlier recovery. Within the lineage the next segment's start names the
+//! last good block before it; when the walk reaches that block it goes over to that segment, and whatever stands behind
+//! the block was left as well.
+
+use evershard_protocol::{Position, ServiceVersion, Term};
+use std::fmt;
+
+use crate::lineage::lineage;
+use crate::scan::Reading;
+use crate::segment::{Identity, SegmentHeader, SegmentNumber, segment_file_name};
+use crate::table::BlockTable;
+use crate::walk::Walk;
+use crate::writer::Place;
+
+/// Where recovery reads from: the segment files of one log.
+pub trait SegmentSource {
+    /// All segments there are, ascending.
+    fn segments(&self) -> &[SegmentNumber];
+    /// Bytes of a segment's file.
+    fn size(&self, segment: SegmentNumber) -> u64;
+    /// Fills `out` from a segment's file. `offset` and the length are multiples of 4096 within the file; `out` lies
+    /// anywhere in memory.
+    ///
+    /// # Errors
+    /// If the file cannot be read there.
+    fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> std::io::Result<()>;
+}
+
+/// What recovery found.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The stream begins here; what is below is in a snapshot. If no snapshot reaches up to here, this replica needs one from
+    /// a peer.
+    pub start: Position,
+    /// The stream ends here.
+    pub end: Position,
+    /// The terms: where the first record of each begins.
+    pub runs: Vec<(Term, Position)>,
+    /// Service versions that the newest segment's start lists.
+    pub versions: Vec<(Position, ServiceVersion)>,
+    /// The highest commit position that a good block names, at most `end`. The true one may be higher.
+    pub committed: Position,
+    /// Where positions are on disk.
+    pub table: BlockTable,
+    /// All readable segments' headers, ascending.
+    pub segments: Vec<SegmentHeader>,
+    /// Segments that hold nothing of the log: never used, or left by an earlier recovery. They may be deleted.
+    pub unused: Vec<SegmentNumber>,
+    /// What the end looks like.
+    pub verdict: Verdict,
+    /// A torn tail that was cut, to be told to the operator.
+    pub cut: Option<Cut>,
+    pub(crate) place: Place,
+}
+
+impl Default for Recovered {
+    /// A log that has nothing yet.
+    fn default() -> Self {
+        Self {
+            start: Position::ZERO,
+            end: Position::ZERO,
+            runs: Vec::new(),
+            versions: Vec::new(),
+            committed: Position::ZERO,
+            table: BlockTable::default(),
+            segments: Vec::new(),
+            unused: Vec::new(),
+            verdict: Verdict::Clean,
+            cut: None,
+            place: Place::FRESH,
+        }
+    }
+}
+
+/// What the end of the log looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It ends where nothing was ever written.
+    Clean,
+    /// Writes were under way when the power went, and none of them was acknowledged.
+    TornTailCut {
+        /// The segment where the cut is.
+        segment: SegmentNumber,
+        /// The block that is not there.
+        offset: u64,
+    },
+    /// It once went on and is damaged: everything below `from` is good, and from there on the replica knows that it
+    /// had something. It must not count as lacking it.
+    Faulty {
+        /// Where the good prefix ends.
+        from: Position,
+        /// The segment with the damage.
+        segment: SegmentNumber,
+        /// The block with the damage.
+        offset: u64,
+        /// What it is.
+        reason: FaultReason,
+    },
+}
+
+/// What a fault looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultReason {
+    /// The segment's header cannot be read.
+    SegmentHeader,
+    /// There is something that is not the block that was written there.
+    Header,
+    /// The block's content does not verify, and no sector is missing.
+    Content,
+    /// The block is missing or torn, and later blocks say that it was durable.
+    Missing,
+    /// The block is good and follows another one than the one before it.
+    Chain,
+    /// An earlier recovery found a fault, and the log has not been filled again up to where it once reached.
+    Unrepaired,
+}
+
+impl fmt::Display for FaultReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SegmentHeader => "the segment's header does not verify",
+            Self::Header => "the block's header does not verify",
+            Self::Content => "the block's content does not verify though all its sectors are there",
+            Self::Missing => "the block is gone though it was durable once",
+            Self::Chain => "the block does not follow the one before it",
+            Self::Unrepaired => "an earlier fault has not been repaired from a peer yet",
+        })
+    }
+}
+
+/// A torn tail that was cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The log ends here.
+    pub position: Position,
+    /// The segment where the cut is.
+    pub segment: SegmentNumber,
+    /// The block that is not there.
+    pub offset: u64,
+    /// At most so many bytes of files are left unused.
+    pub bytes_left: u64,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, Self { position, offset, bytes_left, .. }) = (segment_file_name(self.segment), self);
+        write!(
+            f,
+            "the log ends at position {position}: writes were under way when it stopped. {bytes_left} bytes from {file} \
+             offset {offset} on were never acknowledged and are left unused"
+        )
+    }
+}
+
+/// Why recovery refuses to go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// A segment belongs to somebody else.
+    #[error(
+        "{} belongs to {found}, but this is {expected}. The data directory was probably copied or mixed up: \
+         put the right one in place", segment_file_name(*.segment)
+    )]
+    Foreign {
+        /// Which.
+        segment: SegmentNumber,
+        /// Whose it is.
+        found: Identity,
+        /// Who asks.
+        expected: Identity,
+    },
+    /// A newer release wrote it.
+    #[error(
+        "{} has format {format}, which this release does not know. A newer release wrote it: upgrade this node",
+        segment_file_name(*.segment)
+    )]
+    NewerFormat {
+        /// Which.
+        segment: SegmentNumber,
+        /// Its format.
+        format: u16,
+    },
+    /// A segment in the middle is not there.
+    #[error(
+        "{} is missing while older ones are there. It was probably deleted or not copied: put it back, or empty the \
+         data directory and let this node start anew as a learner", segment_file_name(*.segment)
+    )]
+    Missing {
+        /// Which.
+        segment: SegmentNumber,
+    },
+    /// A file has another segment's name.
+    #[error(
+        "{} says that it is segment {found}. It was probably renamed: give it back the name {}",
+        segment_file_name(*.segment), segment_file_name(*.found)
+    )]
+    Misnamed {
+        /// By its name.
+        segment: SegmentNumber,
+        /// By its header.
+        found: SegmentNumber,
+    },
+    /// A file is shorter than its header says.
+    #[error(
+        "{} has {found} bytes of {expected}. Something cut it, perhaps an incomplete copy: put the whole file back",
+        segment_file_name(*.segment)
+    )]
+    Shortened {
+        /// Which.
+        segment: SegmentNumber,
+        /// Bytes there are.
+        found: u64,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// A file cannot be read.
+    #[error("{} cannot be read at offset {offset}: {source}. Look at the disk", segment_file_name(*.segment))]
+    Read {
+        /// Which.
+        segment: SegmentNumber,
+        /// Where.
+        offset: u64,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// Finds the log in its segments.
+///
+/// # Errors
+/// See [`RecoveryError`]: what an operator must look at. Damage within the log is not an error but a [`Verdict`].
+pub fn recover(identity: &Identity, source: &mut dyn SegmentSource) -> Result<Recovered, RecoveryError> {
+    let mut reading = Reading::new(source);
+    let segments = reading.survey(identity)?;
+    let lineage = lineage(&segments)?;
+    Walk::new(&segments, &lineage).run(&mut reading)
+}

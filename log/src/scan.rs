@@ -1,0 +1,298 @@
+//! Reads segments for recovery: what stands where, without judging it.
+
+use evershard_protocol::Position;
+use evershard_protocol::record::Record;
+
+use crate::block::{BLOCK_ALIGNMENT, BlockHeader, BlockKind, HeaderFault, WRITE_SIZE_MAX, is_zero};
+use crate::recovery::{RecoveryError, SegmentSource};
+use crate::recovery_table::{ContentState, HeaderState, Witness};
+use crate::segment::{Identity, SEGMENT_HEADER_SIZE, SegmentError, SegmentHeader, SegmentNumber};
+use crate::start::Start;
+use crate::writer::WRITES_IN_FLIGHT_LIMIT;
+
+const BUFFER_SIZE: usize = 4 * WRITE_SIZE_MAX;
+const FIRST_BLOCK: u64 = SEGMENT_HEADER_SIZE as u64;
+const UNIT: u64 = BLOCK_ALIGNMENT as u64;
+
+/// The source with a buffer before it, so that blocks may be looked at one by one.
+pub(crate) struct Reading<'a> {
+    source: &'a mut dyn SegmentSource,
+    buffer: Vec<u8>,
+    segment: SegmentNumber,
+    offset: u64,
+}
+
+/// One segment, as far as its first blocks tell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surveyed {
+    pub number: SegmentNumber,
+    /// Bytes of the file, in whole units.
+    pub size: u64,
+    pub state: SegmentState,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SegmentState {
+    /// Its preparation did not end.
+    Empty,
+    /// Its header is not readable.
+    Damaged,
+    /// Prepared; with its start block, if that is readable.
+    Ready { header: SegmentHeader, start: Option<StartBlock> },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StartBlock {
+    pub block: BlockHeader,
+    pub start: Start,
+}
+
+impl Surveyed {
+    pub fn header(&self) -> Option<&SegmentHeader> {
+        match &self.state {
+            SegmentState::Ready { header, .. } => Some(header),
+            _ => None,
+        }
+    }
+
+    pub fn start(&self) -> Option<&StartBlock> {
+        match &self.state {
+            SegmentState::Ready { start, .. } => start.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// What stands where a block is expected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub header: HeaderState,
+    pub content: ContentState,
+    /// The header, if it is valid.
+    pub block: Option<BlockHeader>,
+}
+
+impl Slot {
+    pub const fn without_block(header: HeaderState) -> Self {
+        Self { header, content: ContentState::NotRead, block: None }
+    }
+}
+
+/// What stands from some place on to the end of the newest segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Rest {
+    /// The rest of the segment itself is not zero.
+    pub here_used: bool,
+    /// Index of the first newer segment that holds something.
+    pub next_used: Option<usize>,
+    settled_max: u64,
+    sequence_max: u64,
+    /// The highest end any valid block has.
+    pub end_max: Position,
+    /// Bytes that are not known to be zero.
+    pub extent: u64,
+}
+
+impl Rest {
+    /// What this says about the block with sequence `missing`.
+    pub fn witness(&self, missing: u64) -> Witness {
+        if self.settled_max >= missing || self.sequence_max > missing + WRITES_IN_FLIGHT_LIMIT as u64 {
+            Witness::Later
+        } else if self.here_used || self.next_used.is_some() {
+            Witness::Leftover
+        } else {
+            Witness::None
+        }
+    }
+}
+
+impl<'a> Reading<'a> {
+    pub fn new(source: &'a mut dyn SegmentSource) -> Self {
+        Self { source, buffer: Vec::with_capacity(BUFFER_SIZE), segment: SegmentNumber(0), offset: 0 }
+    }
+
+    /// The `size` bytes at `offset`, which lie within the segment.
+    pub fn bytes(&mut self, segment: &Surveyed, offset: u64, size: usize) -> Result<&[u8], RecoveryError> {
+        let buffered = self.offset..self.offset + self.buffer.len() as u64;
+        let wanted = offset..offset + size as u64;
+        if self.segment != segment.number || wanted.start < buffered.start || wanted.end > buffered.end {
+            let room = usize::try_from(segment.size - offset).unwrap_or(usize::MAX);
+            self.buffer.resize(room.min(BUFFER_SIZE), 0);
+            self.segment = segment.number;
+            self.offset = offset;
+            let read = self.source.read(segment.number, offset, &mut self.buffer);
+            read.map_err(|source| RecoveryError::Read { segment: segment.number, offset, source })?;
+        }
+        let index = usize::try_from(offset - self.offset).expect("within the buffer");
+        Ok(&self.buffer[index..index + size])
+    }
+
+    /// Looks at all segments' headers and start blocks.
+    pub fn survey(&mut self, identity: &Identity) -> Result<Vec<Surveyed>, RecoveryError> {
+        let numbers = self.source.segments().to_vec();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "the source lists segments in order");
+        numbers.into_iter().map(|number| self.survey_one(identity, number)).collect()
+    }
+
+    fn survey_one(&mut self, identity: &Identity, number: SegmentNumber) -> Result<Surveyed, RecoveryError> {
+        let found_size = self.source.size(number);
+        let mut surveyed = Surveyed { number, size: found_size - found_size % UNIT, state: SegmentState::Empty };
+        if surveyed.size < FIRST_BLOCK {
+            return Ok(surveyed);
+        }
+        let bytes = self.bytes(&surveyed, 0, SEGMENT_HEADER_SIZE)?;
+        surveyed.state = match SegmentHeader::decode(bytes) {
+            Ok(header) => {
+                check_header(identity, number, found_size, &header)?;
+                SegmentState::Ready { header, start: None }
+            }
+            Err(SegmentError::NewerFormat(format)) => {
+                return Err(RecoveryError::NewerFormat { segment: number, format });
+            }
+            // A header that rotted away entirely must not make its blocks disappear.
+            Err(SegmentError::Empty) if !self.holds_blocks(&surveyed)? => SegmentState::Empty,
+            Err(SegmentError::Empty | SegmentError::Damaged) => SegmentState::Damaged,
+        };
+        if let SegmentState::Ready { header, .. } = surveyed.state {
+            let start = self.start_block(&surveyed)?;
+            surveyed.state = SegmentState::Ready { header, start };
+        }
+        Ok(surveyed)
+    }
+
+    fn start_block(&mut self, segment: &Surveyed) -> Result<Option<StartBlock>, RecoveryError> {
+        let slot = self.slot(segment, FIRST_BLOCK)?;
+        let Some(block) = slot.block.filter(|_| slot.content == ContentState::Good) else {
+            return Ok(None);
+        };
+        let content = self.bytes(segment, FIRST_BLOCK, block.size)?;
+        Ok(Start::decode(block.content(content)).map(|start| StartBlock { block, start }))
+    }
+
+    /// Looks at the place of a block in a prepared segment.
+    pub fn slot(&mut self, segment: &Surveyed, offset: u64) -> Result<Slot, RecoveryError> {
+        let nonce = segment.header().map(|header| header.nonce);
+        if offset + UNIT > segment.size {
+            return Ok(Slot::without_block(HeaderState::Zero));
+        }
+        let block = match BlockHeader::decode(self.bytes(segment, offset, BLOCK_ALIGNMENT)?) {
+            Ok(block) => block,
+            Err(HeaderFault::Zero) => return Ok(Slot::without_block(HeaderState::Zero)),
+            Err(HeaderFault::Damaged) => return Ok(Slot::without_block(HeaderState::Damaged)),
+            Err(HeaderFault::NewerFormat(format)) => {
+                return Err(RecoveryError::NewerFormat { segment: segment.number, format });
+            }
+        };
+        let draft = &block.draft;
+        if Some(draft.nonce) != nonce && draft.offset == offset && draft.segment < segment.number {
+            return Ok(Slot::without_block(HeaderState::Stale));
+        }
+        let kind_fits = (draft.kind == BlockKind::SegmentStart) == (offset == FIRST_BLOCK);
+        let room_fits = offset + block.size as u64 <= segment.size;
+        if Some(draft.nonce) != nonce || !block.belongs_at(segment.number, offset) || !kind_fits || !room_fits {
+            return Ok(Slot::without_block(HeaderState::Damaged));
+        }
+        let content = content_state(&block, self.bytes(segment, offset, block.size)?);
+        Ok(Slot { header: HeaderState::Valid, content, block: Some(block) })
+    }
+
+    /// Looks through everything from `offset` in segment `index` to the end of the newest segment.
+    pub fn rest(&mut self, segments: &[Surveyed], index: usize, offset: u64) -> Result<Rest, RecoveryError> {
+        let mut rest = Rest::default();
+        for (other, segment) in segments.iter().enumerate().skip(index) {
+            if matches!(segment.state, SegmentState::Empty) {
+                continue;
+            }
+            let from = if other == index { offset } else { FIRST_BLOCK };
+            let extent = self.look_through(segment, from, &mut rest)?;
+            rest.extent += extent;
+            if extent > 0 && other == index {
+                rest.here_used = true;
+            } else if extent > 0 && rest.next_used.is_none() {
+                rest.next_used = Some(other);
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Notes the valid blocks of one segment; returns the bytes up to the last that is not zero.
+    fn look_through(&mut self, segment: &Surveyed, from: u64, rest: &mut Rest) -> Result<u64, RecoveryError> {
+        let nonce = segment.header().map(|header| header.nonce);
+        let mut extent = 0;
+        for offset in (from..segment.size).step_by(BLOCK_ALIGNMENT) {
+            let unit = self.bytes(segment, offset, BLOCK_ALIGNMENT)?;
+            if is_zero(unit) {
+                continue;
+            }
+            extent = offset + UNIT - from;
+            let Ok(block) = BlockHeader::decode(unit) else {
+                continue;
+            };
+            let nonce_fits = nonce.is_none_or(|nonce| nonce == block.draft.nonce);
+            if nonce_fits && block.belongs_at(segment.number, offset) {
+                rest.settled_max = rest.settled_max.max(block.draft.settled);
+                rest.sequence_max = rest.sequence_max.max(block.draft.sequence);
+                rest.end_max = rest.end_max.max(block.end());
+            }
+        }
+        Ok(extent)
+    }
+
+    /// Whether a segment without a header holds blocks that were written to it.
+    fn holds_blocks(&mut self, segment: &Surveyed) -> Result<bool, RecoveryError> {
+        let mut rest = Rest::default();
+        self.look_through(segment, FIRST_BLOCK, &mut rest)?;
+        Ok(rest.sequence_max > 0)
+    }
+
+    /// Whether anything stands behind a segment's header.
+    pub fn is_unused(&mut self, segment: &Surveyed) -> Result<bool, RecoveryError> {
+        if matches!(segment.state, SegmentState::Empty) {
+            return Ok(true);
+        }
+        Ok(self.look_through(segment, FIRST_BLOCK, &mut Rest::default())? == 0)
+    }
+}
+
+fn check_header(
+    identity: &Identity,
+    number: SegmentNumber,
+    found_size: u64,
+    header: &SegmentHeader,
+) -> Result<(), RecoveryError> {
+    if header.identity != *identity {
+        return Err(RecoveryError::Foreign { segment: number, found: header.identity, expected: *identity });
+    }
+    if header.number != number {
+        return Err(RecoveryError::Misnamed { segment: number, found: header.number });
+    }
+    if header.size > found_size {
+        return Err(RecoveryError::Shortened { segment: number, found: found_size, expected: header.size });
+    }
+    Ok(())
+}
+
+fn content_state(block: &BlockHeader, bytes: &[u8]) -> ContentState {
+    if !block.verifies(bytes) {
+        return if block.misses_sectors(bytes) { ContentState::MissingSectors } else { ContentState::Damaged };
+    }
+    let content = block.content(bytes);
+    let right = match block.draft.kind {
+        BlockKind::Data => records_verify(block.draft.first, content),
+        BlockKind::SegmentStart => Start::decode(content).is_some(),
+    };
+    if right { ContentState::Good } else { ContentState::Damaged }
+}
+
+fn records_verify(first: Position, content: &[u8]) -> bool {
+    let mut start = first;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let Ok(record) = Record::parse(start, rest) else {
+            return false;
+        };
+        start = record.header.position;
+        rest = &rest[record.bytes.len()..];
+    }
+    !content.is_empty()
+}

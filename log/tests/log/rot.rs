@@ -1,0 +1,194 @@
+//! Rot: what was acknowledged and changed is faulty, never absent.
+
+use evershard_log::block::{BLOCK_HEADER_SIZE, BlockHeader};
+use evershard_log::{FaultReason, Recovered, SegmentNumber, Verdict};
+use evershard_protocol::Position;
+use proptest::prelude::*;
+
+use crate::disk::SECTOR;
+use crate::replica::{Replica, read_back};
+
+/// Where a block lies: segment, offset, bytes of header and content, sequence.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    segment: SegmentNumber,
+    offset: usize,
+    covered: usize,
+    sequence: u64,
+}
+
+/// A durable log of several segments, with truncations in it.
+fn written(seed: u64) -> Replica {
+    let mut replica = Replica::new(seed);
+    for round in 0..24 {
+        for _ in 0..5 {
+            replica.append_any();
+        }
+        if round % 7 == 3 {
+            replica.truncate_any();
+            replica.append_any();
+        }
+        replica.flush();
+        replica.commit_durable();
+    }
+    replica
+}
+
+fn blocks(replica: &Replica) -> Vec<Place> {
+    let mut all = Vec::new();
+    for (segment, file) in &replica.disk.files {
+        let mut offset = 4096;
+        while let Some(Ok(block)) = file.get(offset..).filter(|rest| !rest.is_empty()).map(BlockHeader::decode) {
+            let covered = BLOCK_HEADER_SIZE + block.used;
+            all.push(Place { segment: *segment, offset, covered, sequence: block.draft.sequence });
+            offset += block.size;
+        }
+    }
+    all.sort_by_key(|place| place.sequence);
+    all
+}
+
+/// What recovery finds must be faulty, with a good prefix.
+fn check_faulty(replica: &mut Replica) -> Recovered {
+    let recovered = replica.recovered();
+    let Verdict::Faulty { from, .. } = recovered.verdict else {
+        panic!("silently cut: {:?} at {} of {}", recovered.verdict, recovered.end, replica.end());
+    };
+    assert_eq!(from, recovered.end);
+    let start = recovered.start;
+    let prefix = read_back(&mut replica.disk, &recovered.table, &recovered.segments, start, from);
+    let _ = evershard_protocol::record::Record::parse(start, &prefix);
+    recovered
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(250))]
+
+    #[test]
+    fn a_flipped_bit_is_never_cut(seed in 0_u64..6, block in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        let mut replica = written(seed);
+        let blocks = blocks(&replica);
+        let place = blocks[block.index(blocks.len())];
+        replica.disk.files.get_mut(&place.segment).expect("it is there")[place.offset + at.index(place.covered)] ^= 1_u8 << bit;
+        check_faulty(&mut replica);
+    }
+
+    #[test]
+    fn a_lost_sector_with_a_witness_is_never_cut(seed in 0_u64..6, block in any::<prop::sample::Index>(), at in any::<prop::sample::Index>()) {
+        let mut replica = written(seed);
+        let blocks = blocks(&replica);
+        let place = blocks[block.index(blocks.len() - 1)];
+        let sector = place.offset + at.index(place.covered) / SECTOR * SECTOR;
+        let file = replica.disk.files.get_mut(&place.segment).expect("it is there");
+        let was_zero = file[sector..sector + SECTOR].iter().all(|byte| *byte == 0);
+        file[sector..sector + SECTOR].fill(0);
+        if was_zero {
+            prop_assert_eq!(replica.recovered().verdict, Verdict::Clean);
+        } else {
+            check_faulty(&mut replica);
+        }
+    }
+
+    #[test]
+    fn a_lost_write_with_a_witness_is_never_cut(seed in 0_u64..6, block in any::<prop::sample::Index>()) {
+        let mut replica = written(seed);
+        let blocks = blocks(&replica);
+        let place = blocks[block.index(blocks.len() - 1)];
+        let size = place.covered.next_multiple_of(4096);
+        replica.disk.files.get_mut(&place.segment).expect("it is there")[place.offset..place.offset + size].fill(0);
+        check_faulty(&mut replica);
+    }
+
+    #[test]
+    fn a_misdirected_write_is_never_taken(seed in 0_u64..6, from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()) {
+        let mut replica = written(seed);
+        let blocks = blocks(&replica);
+        let (from, to) = (blocks[from.index(blocks.len())], blocks[to.index(blocks.len())]);
+        let size = from.covered.next_multiple_of(4096);
+        prop_assume!(from.sequence != to.sequence && to.offset + size <= replica.disk.files[&to.segment].len());
+        let copy = replica.disk.files[&from.segment][from.offset..from.offset + size].to_vec();
+        replica.disk.files.get_mut(&to.segment).expect("it is there")[to.offset..to.offset + size].copy_from_slice(&copy);
+        check_faulty(&mut replica);
+    }
+}
+
+#[test]
+fn rot_in_the_padding_is_nobodys_business() {
+    let mut replica = Replica::new(1);
+    replica.append(b"short");
+    replica.flush();
+    replica.disk.files.get_mut(&SegmentNumber(1)).expect("it is there")[8192 + 4000] ^= 1;
+    assert_eq!(replica.recovered().verdict, Verdict::Clean);
+}
+
+#[test]
+fn a_rotten_or_lost_segment_header_hides_nothing() {
+    for lost in [false, true] {
+        for segment in 1..=2 {
+            let mut replica = written(2);
+            let file = replica.disk.files.get_mut(&SegmentNumber(segment)).expect("it is there");
+            if lost {
+                file[..4096].fill(0);
+            } else {
+                file[40] ^= 1;
+            }
+            let recovered = check_faulty(&mut replica);
+            assert_eq!(recovered.end == Position(0), segment == 1);
+        }
+    }
+}
+
+/// Faulty, filled again from a peer, whole: and at no time in between does a restart forget that it was faulty.
+#[test]
+fn a_fault_is_remembered_until_it_is_filled() {
+    for seed in 0..6 {
+        let mut replica = written(seed);
+        let true_stream = replica.stream.clone();
+        let all = blocks(&replica);
+        let place = all[all.len() / 2];
+        replica.disk.files.get_mut(&place.segment).expect("it is there")[place.offset + 130] ^= 1;
+        let recovered = check_faulty(&mut replica);
+        let mut good = recovered.end;
+        let prefix = true_stream[..replica.index(good)].to_vec();
+        replica.committed = replica.committed.min(good);
+        replica.resume(&recovered, prefix);
+        let (mut whole, mut rounds) = (false, 0);
+        while !whole {
+            rounds += 1;
+            assert!(rounds < 400, "filled at last");
+            for _ in 0..3 {
+                replica.append_any();
+            }
+            replica.flush();
+            replica.commit_durable();
+            let recovered = replica.recovered();
+            assert_eq!(recovered.end, replica.end(), "nothing of the new stream is lost");
+            whole = match recovered.verdict {
+                Verdict::Clean => true,
+                Verdict::Faulty { from, reason: FaultReason::Unrepaired, .. } => {
+                    assert_eq!(from, recovered.end);
+                    false
+                }
+                other => panic!("{other:?}"),
+            };
+            assert!(whole || recovered.end >= good);
+            assert!(!whole || replica.stream.len() >= true_stream.len(), "not before it is as long as it was");
+            good = recovered.end;
+            let stream = replica.stream.clone();
+            replica.resume(&recovered, stream);
+        }
+        assert!(rounds > 1);
+        replica.check_read_back();
+    }
+}
+
+/// The last block of all may lose sectors without a witness: a cut, never bytes that were not written.
+#[test]
+fn the_very_end_can_only_be_told_by_others() {
+    let mut replica = written(3);
+    let last = *blocks(&replica).last().expect("blocks");
+    replica.disk.files.get_mut(&last.segment).expect("it is there")[last.offset..last.offset + SECTOR].fill(0);
+    let recovered = replica.recovered();
+    assert!(matches!(recovered.verdict, Verdict::TornTailCut { .. } | Verdict::Clean));
+    assert!(recovered.end < replica.end(), "the clean-stop mark in the slots tells");
+}

@@ -1,0 +1,340 @@
+//! Work off the critical cores: preparing segments and reading the log back.
+//!
+//! One glommio executor per node, pinned to a non-critical core if there is one, serves the desks of all shards. A desk
+//! is three bounded rings: work, answers, notices; no lock is shared with a shard. The executor looks at the desks
+//! every [`POLL_IDLE`] when nothing is going on and every [`POLL_BUSY`] while something is: background work may wait a
+//! little, a shard may not be made to enter the kernel for it.
+//!
+//! glommio 0.9 decides whether a device can be polled by reading the first file an executor opens on it, and decides
+//! wrongly if that file is empty: every later read then fails with EOPNOTSUPP (DataDog/glommio #605). So each
+//! executor first opens a file that has content; see [`prime`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use evershard_log::{BLOCK_ALIGNMENT, SegmentHeader, SegmentNumber, segment_file_name};
+use evershard_protocol::{NodeId, ShardId};
+use evershard_sys::file::LogFile;
+use glommio::io::{DmaFile, OpenOptions};
+use glommio::timer::sleep;
+use glommio::{LocalExecutorBuilder, Placement};
+
+use crate::env::{Chunk, ReadFailure, ReadRequest};
+use crate::notice::Notice;
+
+/// How often idle desks are looked at.
+const POLL_IDLE: Duration = Duration::from_millis(5);
+/// How often they are looked at while there is work.
+const POLL_BUSY: Duration = Duration::from_micros(200);
+/// How long after the last work the executor stays attentive.
+const ATTENTIVE: Duration = Duration::from_millis(50);
+/// Work of one shard that may wait. Full: the shard asks again later.
+const WORK_LEN_MAX: usize = 16;
+/// Notices of one shard that may wait. Full: they are counted, not kept.
+const NOTICES_LEN_MAX: usize = 256;
+/// Zeros written at a time when a segment is prepared.
+const ZEROS_SIZE: usize = 512 * 1024;
+/// Log content read at a time.
+const READ_SIZE: usize = 1024 * 1024;
+/// Memory registered with each of the executor's three rings: small enough for a memory lock limit of 8 MiB.
+const IO_MEMORY_SIZE: usize = 1024 * 1024;
+
+/// Something to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// Make a segment file: header, then zeros, all written, so that later writes change no metadata.
+    Prepare(SegmentHeader),
+    /// Read log content back.
+    Read(ReadRequest),
+}
+
+/// Something done.
+#[derive(Debug)]
+pub enum Answer {
+    /// The segment is there, under its name, durable.
+    Prepared {
+        /// Its header.
+        header: SegmentHeader,
+        /// Opened for the shard to write.
+        file: LogFile,
+    },
+    /// It could not be made.
+    NotPrepared {
+        /// Why.
+        errno: i32,
+    },
+    /// What was read.
+    Read {
+        /// The question.
+        request: ReadRequest,
+        /// Content, or what is wrong.
+        chunk: Result<Chunk, ReadFailure>,
+    },
+}
+
+/// Where a shard and the background meet.
+pub struct Desk {
+    node: NodeId,
+    shard: ShardId,
+    directory: PathBuf,
+    work: ArrayQueue<Work>,
+    answers: ArrayQueue<Answer>,
+    notices: ArrayQueue<Notice>,
+    notices_lost: AtomicU64,
+}
+
+impl Desk {
+    /// A desk for one shard, whose log is in `directory`.
+    #[must_use]
+    pub fn new(node: NodeId, shard: ShardId, directory: PathBuf) -> Self {
+        Self {
+            node,
+            shard,
+            directory,
+            work: ArrayQueue::new(WORK_LEN_MAX),
+            answers: ArrayQueue::new(WORK_LEN_MAX + 1),
+            notices: ArrayQueue::new(NOTICES_LEN_MAX),
+            notices_lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Asks for something; false when there is too much to do already.
+    pub fn ask(&self, work: Work) -> bool {
+        self.work.push(work).is_ok()
+    }
+
+    /// Takes something done.
+    pub fn take_answer(&self) -> Option<Answer> {
+        self.answers.pop()
+    }
+
+    /// Says something to people.
+    pub fn notify(&self, notice: Notice) {
+        if self.notices.push(notice).is_err() {
+            // Relaxed: a mere count.
+            self.notices_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn log_notices(&self) {
+        while let Some(notice) = self.notices.pop() {
+            notice.log(self.node, self.shard);
+        }
+        // Relaxed: a mere count.
+        let lost = self.notices_lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            tracing::warn!(node = self.node.0, shard = self.shard.0, lost, "notices were lost: too many at once");
+        }
+    }
+
+    /// Answers are taken with every turn of the shard and there is room for as many as there may be work.
+    fn answer(&self, mut answer: Answer, stop: &AtomicBool) {
+        while let Err(back) = self.answers.push(answer) {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            answer = back;
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The background of one node.
+pub struct Background {
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// The background could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot start the background executor: {0}\n\nhint: it needs io_uring and about 512 KiB of locked memory \
+     (`ulimit -l`, LimitMEMLOCK= in the systemd unit); `evershard-tuning check` tells what this host allows"
+)]
+pub struct BackgroundError(String);
+
+impl Background {
+    /// Starts the executor, on `core` if one is given.
+    ///
+    /// # Errors
+    /// [`BackgroundError`] if glommio cannot set up its rings here.
+    pub fn start(desks: Vec<Arc<Desk>>, core: Option<usize>, scratch: PathBuf) -> Result<Self, BackgroundError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let (started, starting) = std::sync::mpsc::sync_channel(1);
+        let body = move || {
+            let placement = core.map_or(Placement::Unbound, Placement::Fixed);
+            let builder = LocalExecutorBuilder::new(placement).name("background").io_memory(IO_MEMORY_SIZE);
+            let executor = match builder.make() {
+                Ok(executor) => executor,
+                Err(error) => return started.send(Err(BackgroundError(error.to_string()))).unwrap_or(()),
+            };
+            executor.run(async move {
+                let primed = prime(&scratch).await.map_err(|error| BackgroundError(error.to_string()));
+                let go_on = primed.is_ok();
+                let _ = started.send(primed);
+                if go_on {
+                    serve(&desks, &stopped).await;
+                }
+            });
+        };
+        let thread = std::thread::Builder::new()
+            .name("background".to_owned())
+            .spawn(body)
+            .map_err(|error| BackgroundError(error.to_string()))?;
+        starting.recv().unwrap_or_else(|_| Err(BackgroundError("it panicked while starting".to_owned())))?;
+        Ok(Self { thread: Some(thread), stop })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Relaxed: the thread is joined right after.
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes the executor look at a file with content first; see the module's text.
+async fn prime(directory: &Path) -> io::Result<()> {
+    let path = directory.join("prime");
+    std::fs::write(&path, vec![0_u8; 2 * BLOCK_ALIGNMENT])?;
+    let opened = OpenOptions::new().read(true).dma_open(&path).await;
+    if let Ok(file) = opened {
+        file.close().await.map_err(io_error)?;
+    }
+    std::fs::remove_file(&path)
+}
+
+async fn serve(desks: &[Arc<Desk>], stop: &Arc<AtomicBool>) {
+    let mut last_work = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        for desk in desks {
+            desk.log_notices();
+            while let Some(work) = desk.work.pop() {
+                last_work = Instant::now();
+                match work {
+                    // In a task of its own: reading back must not wait for a whole segment of zeros.
+                    Work::Prepare(header) => {
+                        let (desk, stop) = (Arc::clone(desk), Arc::clone(stop));
+                        glommio::spawn_local(async move {
+                            let answer = match prepare(&desk.directory, &header).await {
+                                Ok(file) => Answer::Prepared { header, file },
+                                Err(error) => Answer::NotPrepared { errno: error.raw_os_error().unwrap_or(libc::EIO) },
+                            };
+                            desk.answer(answer, &stop);
+                        })
+                        .detach();
+                    }
+                    Work::Read(request) => {
+                        let chunk = read(&desk.directory, &request).await;
+                        desk.answer(Answer::Read { request, chunk }, stop);
+                    }
+                }
+            }
+        }
+        sleep(if last_work.elapsed() < ATTENTIVE { POLL_BUSY } else { POLL_IDLE }).await;
+    }
+    for desk in desks {
+        desk.log_notices();
+    }
+}
+
+/// Writes header and zeros under another name, then renames: a segment is there as a whole or not at all.
+async fn prepare(directory: &Path, header: &SegmentHeader) -> io::Result<LogFile> {
+    let path = directory.join(segment_file_name(header.number));
+    let unfinished = path.with_extension("preparing");
+    let outcome = fill(&unfinished, header).await;
+    if let Err(error) = outcome {
+        // What was written takes the space that is lacking.
+        let _ = std::fs::remove_file(&unfinished);
+        return Err(error);
+    }
+    std::fs::rename(&unfinished, &path)?;
+    evershard_sys::file::sync_directory(directory)?;
+    LogFile::open(&path)
+}
+
+async fn fill(path: &Path, header: &SegmentHeader) -> io::Result<()> {
+    let _ = std::fs::remove_file(path);
+    let file = match DmaFile::create(path).await {
+        Ok(file) => file,
+        Err(error) => return Err(io_error(error)),
+    };
+    let outcome = write_all(&file, header).await;
+    file.close().await.map_err(io_error)?;
+    outcome
+}
+
+async fn write_all(file: &DmaFile, header: &SegmentHeader) -> io::Result<()> {
+    file.pre_allocate(header.size, false).await.map_err(io_error)?;
+    let mut offset = 0;
+    while offset < header.size {
+        let size = ZEROS_SIZE.min(usize::try_from(header.size - offset).unwrap_or(ZEROS_SIZE));
+        let mut buffer = file.alloc_dma_buffer(size);
+        buffer.as_bytes_mut().fill(0);
+        if offset == 0 {
+            let encoded = header.encode();
+            buffer.as_bytes_mut()[..encoded.len()].copy_from_slice(&encoded);
+        }
+        let written = file.write_at(buffer, offset).await.map_err(io_error)?;
+        if written != size {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        offset += size as u64;
+    }
+    file.fdatasync().await.map_err(io_error)
+}
+
+async fn read(directory: &Path, request: &ReadRequest) -> Result<Chunk, ReadFailure> {
+    let failed = |error: io::Error| ReadFailure::Disk(error.raw_os_error().unwrap_or(libc::EIO));
+    let file = open(directory, request.location.segment).await.map_err(failed)?;
+    let outcome = read_from(&file, request).await;
+    file.close().await.map_err(io_error).map_err(failed)?;
+    outcome
+}
+
+async fn open(directory: &Path, segment: SegmentNumber) -> io::Result<DmaFile> {
+    let path = directory.join(segment_file_name(segment));
+    OpenOptions::new().read(true).dma_open(&path).await.map_err(io_error)
+}
+
+async fn read_from(file: &DmaFile, request: &ReadRequest) -> Result<Chunk, ReadFailure> {
+    let failed = |error| ReadFailure::Disk(io_error(error).raw_os_error().unwrap_or(libc::EIO));
+    let head = file.read_at_aligned(0, BLOCK_ALIGNMENT).await.map_err(failed)?;
+    let header = SegmentHeader::decode(&head).map_err(|_| ReadFailure::Faulty)?;
+    let end = file.file_size().await.map_err(failed)?;
+    let mut chunk = Chunk { first: request.from, bytes: Vec::with_capacity(READ_SIZE) };
+    let mut location = request.location;
+    while chunk.bytes.len() < READ_SIZE / 2 && location.offset < end && chunk.end() < location.end {
+        let size = READ_SIZE.min(usize::try_from(end - location.offset).unwrap_or(READ_SIZE));
+        let bytes = file.read_at_aligned(location.offset, size).await.map_err(failed)?;
+        let mut sink = |first, stream: &[u8]| {
+            assert_eq!(first, chunk.end(), "blocks come in order without gaps");
+            chunk.bytes.extend_from_slice(stream);
+        };
+        let wanted = request.from;
+        let progress = evershard_log::read_blocks(&bytes, header.nonce, location, wanted, &mut sink)
+            .map_err(|_| ReadFailure::Faulty)?;
+        if progress.next_offset == location.offset {
+            break;
+        }
+        location.offset = progress.next_offset;
+        location.position = progress.position_reached;
+        if progress.finished {
+            break;
+        }
+    }
+    Ok(chunk)
+}
+
+fn io_error<T>(error: glommio::GlommioError<T>) -> io::Error {
+    error.into()
+}

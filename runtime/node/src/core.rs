@@ -1,0 +1,216 @@
+//! The state of one shard on this node, and where each event goes.
+//!
+//! Everything here is driven by [`crate::shard::Shard::turn`]; nothing below knows of kernel, threads or clocks. Each
+//! subject has its file: [`crate::clients`], [`crate::peers`], [`crate::disk`], [`crate::apply`], [`crate::placement`].
+
+use std::sync::Arc;
+
+use evershard_consensus::{Durability, Output, Raft, Role as RaftRole};
+use evershard_log::Tail;
+use evershard_protocol::frame::{Frame, FrameError};
+use evershard_protocol::record::{Draft, Kind};
+use evershard_protocol::{ClusterId, Incarnation, NodeId, Position, SessionId, ShardId, Term, Timestamp};
+use evershard_service::Service;
+
+use crate::apply::Replay;
+use crate::clients::PendingOpens;
+use crate::disk::Disk;
+use crate::env::{Env, Event, LinkId, Now};
+use crate::links::{LinkTable, Role};
+use crate::notice::Notice;
+use crate::peers::PeerTable;
+use crate::placement::Placement;
+use crate::replica::Replica;
+use crate::timers::Timer;
+
+/// Who this replica is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// The shard.
+    pub shard: ShardId,
+    /// This life of the replica.
+    pub incarnation: Incarnation,
+}
+
+/// How a shard behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardConfig {
+    /// What an acknowledgement is worth.
+    pub durability: Durability,
+    /// A session without a client is closed after this long, in nanoseconds.
+    pub session_timeout_ns: u64,
+    /// The node that should lead this shard when all is well.
+    pub preferred_leader: Option<NodeId>,
+}
+
+/// Counters and flags that an operator sees.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Commands put into the log by this replica as leader.
+    pub commands_sequenced: u64,
+    /// Records applied.
+    pub records_applied: u64,
+    /// Connections closed because what they sent made no sense.
+    pub connections_malformed: u64,
+    /// Clients told to come again.
+    pub busy_told: u64,
+    /// Commands too large.
+    pub commands_too_large: u64,
+    /// Clients cut off for not reading.
+    pub clients_slow: u64,
+}
+
+/// What a leader keeps for the time of its term.
+#[derive(Clone, Copy, Debug)]
+pub struct Leading {
+    /// The term.
+    pub term: Term,
+    /// The TermStart record is applied: all that earlier leaders committed is in the replica, clients may come.
+    pub ready: bool,
+    /// The last timer whose record was appended.
+    pub fired: Option<Timer>,
+    /// When sessions are next looked through for idle ones.
+    pub next_scan: evershard_protocol::Instant,
+}
+
+/// The state of one shard on this node.
+pub struct Core<S: Service> {
+    pub(crate) identity: Identity,
+    pub(crate) config: ShardConfig,
+    pub(crate) now: Now,
+    pub(crate) raft: Raft,
+    pub(crate) output: Output,
+    pub(crate) tail: Tail,
+    pub(crate) disk: Disk,
+    pub(crate) links: LinkTable,
+    pub(crate) peers: PeerTable,
+    pub(crate) replica: Replica<S>,
+    pub(crate) replay: Replay,
+    pub(crate) leading: Option<Leading>,
+    pub(crate) opens: PendingOpens,
+    /// Sessions with replies to deliver.
+    pub(crate) touched: Vec<SessionId>,
+    pub(crate) placement: Placement,
+    pub(crate) counters: Counters,
+    pub(crate) notices: Vec<Notice>,
+    /// Timestamp of the newest record in the log.
+    pub(crate) log_time: Timestamp,
+    /// What was last told about role, term and leader.
+    pub(crate) told: (RaftRole, Term, Option<NodeId>),
+    pub(crate) stopping: bool,
+    /// Where clients of this shard find each node, by node id: `host:port`.
+    pub(crate) addresses: Vec<Option<Arc<str>>>,
+    /// Shards of every node.
+    pub(crate) shards: u16,
+}
+
+impl<S: Service> Core<S> {
+    /// Sends one event where it belongs.
+    pub(crate) fn on_event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Received { link, bytes } => self.on_received(link, bytes),
+            Event::Sent { link, buffer } => self.on_sent(link, buffer),
+            Event::BlockWritten { sequence, buffer, outcome } => self.on_block_written(sequence, buffer, outcome),
+            Event::SlotWritten { buffer, outcome } => self.on_slot_written(buffer, outcome),
+            Event::Accepted { link } => self.links.insert(link, Role::Unknown),
+            Event::Connected { link } => self.on_connected(link),
+            Event::Closed { link } => self.on_closed(link),
+            Event::SegmentPrepared { header } => self.on_segment_prepared(header),
+            Event::SegmentFailed { errno } => self.on_segment_failed(errno),
+            Event::Read { request, chunk } => self.on_read(&request, chunk),
+        }
+    }
+
+    fn on_received(&mut self, id: LinkId, bytes: &[u8]) {
+        let Some(mut assembly) = self.links.assemble(id) else { return };
+        let outcome = assembly.run(bytes, |frame| self.on_frame(id, frame));
+        if outcome.is_err() {
+            self.counters.connections_malformed += 1;
+            self.refuse_malformed(id);
+        } else {
+            self.links.put_back(id, assembly);
+        }
+    }
+
+    fn on_frame(&mut self, id: LinkId, frame: &Frame<'_>) -> Result<(), FrameError> {
+        let Some(link) = self.links.get(id) else { return Ok(()) };
+        if link.is_closing() {
+            return Ok(());
+        }
+        match frame.schema {
+            1 => self.on_client_frame(id, frame),
+            2 => self.on_peer_frame(id, frame),
+            schema => Err(FrameError::Unexpected { schema, template: frame.template }),
+        }
+    }
+
+    fn on_sent(&mut self, id: LinkId, buffer: Vec<u8>) {
+        self.links.on_sent(id, buffer);
+        if let Some(Role::Client(session)) = self.links.get(id).map(|link| link.role) {
+            self.touch(session);
+        }
+    }
+
+    fn on_closed(&mut self, id: LinkId) {
+        match self.links.remove(id) {
+            Some(Role::Client(session)) => {
+                if let Some(session) = self.replica.sessions.get(session)
+                    && session.volatile.link == Some(id)
+                {
+                    session.volatile.link = None;
+                    session.volatile.idle_since = self.now.instant;
+                }
+            }
+            Some(Role::Peer(node)) => self.on_peer_closed(node, id),
+            Some(Role::Unknown | Role::Waiting(_)) | None => {}
+        }
+    }
+
+    /// Marks a session as having replies to deliver.
+    pub(crate) fn touch(&mut self, session: SessionId) {
+        if self.touched.last() != Some(&session) && self.touched.len() < self.touched.capacity() {
+            self.touched.push(session);
+        }
+    }
+
+    /// Below this position the tail's bytes are needed neither for applying nor for the disk.
+    pub(crate) fn floor(&self) -> Position {
+        self.replica.applied.min(self.disk.durable())
+    }
+
+    /// Record time for a record appended now.
+    pub(crate) fn stamp(&mut self) -> Timestamp {
+        self.log_time = self.log_time.max(self.now.timestamp);
+        self.log_time
+    }
+
+    /// Puts a record of the platform's own into the leader's log; `None` when there is no room just now.
+    pub(crate) fn append_own(&mut self, kind: Kind, session: SessionId, payload: &[u8]) -> Option<Position> {
+        let term = self.raft.term();
+        let draft = Draft { session, ..Draft::plain(kind, term, self.stamp(), payload) };
+        self.tail.append(&draft, self.floor()).ok()
+    }
+
+    /// Whether this replica leads and may take commands.
+    pub(crate) fn takes_commands(&self) -> bool {
+        self.leading.is_some_and(|leading| leading.ready) && self.raft.admits() && !self.stopping
+    }
+
+    /// Tells the outside what has been noticed.
+    pub(crate) fn tell(&mut self, env: &mut impl Env) {
+        for notice in self.notices.drain(..) {
+            env.notify(notice);
+        }
+    }
+
+    /// Keeps a notice for the end of the turn; beyond the capacity it is dropped.
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        if self.notices.len() < self.notices.capacity() {
+            self.notices.push(notice);
+        }
+    }
+}

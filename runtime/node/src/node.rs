@@ -1,0 +1,348 @@
+//! Starting and stopping a node: one thread per shard, each pinned to its core, and one background executor.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use evershard_consensus::{Config as RaftConfig, Output, Raft};
+use evershard_log::{Tail, Writer, WriterConfig};
+use evershard_protocol::limits::{NODES_MAX, SESSIONS_MAX};
+use evershard_protocol::{ClusterId, NodeId, ShardId, Timestamp};
+use evershard_service::Service;
+use evershard_sys::file::{DirectoryLock, LockError};
+use evershard_sys::probe::RingError;
+use evershard_sys::{cores, socket};
+
+use crate::apply::Replay;
+use crate::background::{Background, BackgroundError, Desk};
+use crate::clients::PendingOpens;
+use crate::config::{ConfigError, NodeConfig};
+use crate::core::{Core, Counters, Identity, ShardConfig};
+use crate::disk::{Disk, WRITES_IN_FLIGHT_MAX};
+use crate::env::{Env, Now};
+use crate::links::LinkTable;
+use crate::peers::PeerTable;
+use crate::placement::Placement;
+use crate::replica::Replica;
+use crate::shard::Shard;
+use crate::storage::{Storage, StorageError};
+use crate::uring::{UringEnv, UringParts};
+
+/// Bytes a leader sends a follower ahead of its acknowledgement.
+const INFLIGHT_SIZE_MAX: u64 = 8 * 1024 * 1024;
+/// Notices of one turn at most; more are dropped.
+const NOTICES_PER_TURN_MAX: usize = 32;
+
+/// Why a node does not start or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// See [`ConfigError`].
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another process has the data directory.
+    #[error(
+        "{path} is in use: {source}\n\nhint: a data directory belongs to one running node. If another process of this \
+         node still runs, stop it; the lock ends with its process, there is no file to remove"
+    )]
+    Lock {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: LockError,
+    },
+    /// The data directory cannot be made.
+    #[error("cannot use the data directory {path}: {source}\n\nhint: `data` in the configuration must be writable by this user")]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A shard's files cannot be used.
+    #[error("shard {shard}: {source}")]
+    Storage {
+        /// The shard.
+        shard: u16,
+        /// Why.
+        source: StorageError,
+    },
+    /// A shard's port is taken.
+    #[error(
+        "shard {shard} cannot listen on {address}: {source}\n\nhint: shard i listens on the node's port + i; another \
+         process has this one, or the address is not this host's"
+    )]
+    Listen {
+        /// The shard.
+        shard: u16,
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The kernel refuses a ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The background does not start.
+    #[error(transparent)]
+    Background(#[from] BackgroundError),
+    /// A core cannot be used.
+    #[error("shard {shard}: {source}\n\nhint: correct `cores` in the configuration")]
+    Pin {
+        /// The shard.
+        shard: u16,
+        /// Why.
+        source: cores::PinError,
+    },
+    /// A shard's thread broke an assertion: a defect of Evershard, reported above.
+    #[error("a shard's thread panicked: this is a defect in Evershard; the node stops rather than go on with it")]
+    Panicked,
+}
+
+/// A running node.
+pub struct Node {
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    /// Dropped last: the shards need it to the end.
+    background: Option<Background>,
+    _lock: DirectoryLock,
+}
+
+/// Asks a node to stop, from any thread.
+#[derive(Clone)]
+pub struct Stopper(Arc<AtomicBool>);
+
+impl Stopper {
+    /// The node's shards hand over and stop.
+    pub fn stop(&self) {
+        // Relaxed: nothing else is published with the flag.
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Node {
+    /// Starts a node; `service` makes each shard's service, on the shard's thread.
+    ///
+    /// # Errors
+    /// [`NodeError`]: nothing runs then.
+    pub fn start<S: Service>(
+        config: &NodeConfig,
+        service: impl Fn(ShardId) -> S + Send + Sync + 'static,
+    ) -> Result<Self, NodeError> {
+        config.check()?;
+        let data = &config.data;
+        std::fs::create_dir_all(data).map_err(|source| NodeError::Data { path: data.clone(), source })?;
+        let lock = DirectoryLock::acquire(data).map_err(|source| NodeError::Lock { path: data.clone(), source })?;
+        let me = NodeId(config.node);
+        let desks: Vec<Arc<Desk>> = (0..config.shards)
+            .map(|shard| Arc::new(Desk::new(me, ShardId(shard), shard_directory(config, shard))))
+            .collect();
+        let background = Background::start(desks.clone(), config.background_core, data.clone())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut node = Self { threads: Vec::new(), stop: Arc::clone(&stop), background: Some(background), _lock: lock };
+        let service = Arc::new(service);
+        let (started, starting) = mpsc::channel();
+        for (shard, desk) in (0..config.shards).zip(desks) {
+            let (config, stop, started, service) = (config.clone(), Arc::clone(&stop), started.clone(), Arc::clone(&service));
+            let body = move || {
+                let failed = StopOnPanic(Arc::clone(&stop));
+                match open_shard(&config, shard, desk, &stop, |shard| service(shard)) {
+                    Ok(mut shard) => {
+                        let _ = started.send(Ok(()));
+                        shard.run();
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                    }
+                }
+                drop(failed);
+            };
+            let thread = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(body);
+            node.threads.push(thread.map_err(|source| NodeError::Data { path: data.clone(), source })?);
+        }
+        drop(started);
+        for _ in 0..config.shards {
+            match starting.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(NodeError::Panicked),
+            }
+        }
+        Ok(node)
+    }
+
+    /// Something to stop the node with.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
+    }
+
+    /// Waits until all shards have stopped.
+    ///
+    /// # Errors
+    /// [`NodeError::Panicked`].
+    pub fn wait(mut self) -> Result<(), NodeError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), NodeError> {
+        let mut outcome = Ok(());
+        for thread in self.threads.drain(..) {
+            outcome = thread.join().map_err(|_| NodeError::Panicked).and(outcome);
+        }
+        self.background = None;
+        outcome
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stopper().stop();
+        // Who wants to know waits; a node that is dropped only has to end.
+        let _ = self.join();
+    }
+}
+
+/// A shard that panics takes its node with it: the others stop cleanly.
+struct StopOnPanic(Arc<AtomicBool>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Relaxed: as in Stopper.
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn shard_directory(config: &NodeConfig, shard: u16) -> PathBuf {
+    config.data.join(format!("shard-{shard}"))
+}
+
+fn open_shard<S: Service>(
+    config: &NodeConfig,
+    shard: u16,
+    desk: Arc<Desk>,
+    stop: &Arc<AtomicBool>,
+    service: impl Fn(ShardId) -> S,
+) -> Result<Shard<S, UringEnv>, NodeError> {
+    let (core, idle) = config.placement(shard, &cores::allowed());
+    if let Some(core) = core {
+        cores::pin_to(core).map_err(|source| NodeError::Pin { shard, source })?;
+    }
+    let (me, shard_id) = (NodeId(config.node), ShardId(shard));
+    let cluster = ClusterId::of_name(&config.cluster);
+    let marks = evershard_log::Identity { cluster, shard: shard_id, node: me };
+    let storage = Storage::open(&shard_directory(config, shard), &marks, config.durability.into())
+        .map_err(|source| NodeError::Storage { shard, source })?;
+    for remark in &storage.remarks {
+        tracing::warn!(node = config.node, shard, "{remark}");
+    }
+    let listener = listen(config, shard)?;
+    let mut peers = Vec::new();
+    for node in config.nodes.iter().filter(|node| node.id != config.node) {
+        peers.push((NodeId(node.id), config.address(node, shard)?));
+    }
+    let identity = Identity { cluster, node: me, shard: shard_id, incarnation: storage.slot.incarnation };
+    let Storage { recovered, slot, restored, slots, segments, .. } = storage;
+    let parts = UringParts { listener, slots, segments, desk, peers, idle, stop: Arc::clone(stop) };
+    let env = UringEnv::new(parts)?;
+    let now = env.now();
+    let raft = Raft::new(raft_config(config, &identity), restored, now.instant);
+    let segment_size = config.segment_size_mib * 1024 * 1024;
+    let writer =
+        Writer::new(WriterConfig { segment_size, writes_in_flight_max: WRITES_IN_FLIGHT_MAX }, &recovered);
+    let tail_size = usize::try_from(config.tail_size_mib * 1024 * 1024).expect("bounded by the configuration");
+    let told = (raft.role(), raft.term(), raft.leader());
+    let core = Core {
+        identity,
+        config: ShardConfig {
+            durability: config.durability.into(),
+            session_timeout_ns: config.session_timeout_ms * evershard_protocol::time::MILLISECOND_NS,
+            preferred_leader: config.preferred_leader(shard_id),
+        },
+        now: Now::default(),
+        peers: PeerTable::new(me, raft.members()),
+        raft,
+        output: Output::new(),
+        tail: Tail::new(tail_size, recovered.end),
+        disk: Disk::new(writer, slot, segment_size),
+        links: LinkTable::new(),
+        replica: Replica::new(service(shard_id)),
+        replay: Replay::default(),
+        leading: None,
+        opens: PendingOpens::new(),
+        touched: Vec::with_capacity(SESSIONS_MAX),
+        placement: Placement::default(),
+        counters: Counters::default(),
+        notices: Vec::with_capacity(NOTICES_PER_TURN_MAX),
+        log_time: Timestamp(0),
+        told,
+        stopping: false,
+        addresses: addresses(config, shard),
+        shards: config.shards,
+    };
+    Ok(Shard::new(env, core))
+}
+
+fn listen(config: &NodeConfig, shard: u16) -> Result<TcpListener, NodeError> {
+    let own = config.nodes.iter().find(|node| node.id == config.node).expect("checked with the configuration");
+    let address = config.address(own, shard)?;
+    socket::listen(address).map_err(|source| NodeError::Listen { shard, address, source })
+}
+
+fn raft_config(config: &NodeConfig, identity: &Identity) -> RaftConfig {
+    RaftConfig {
+        id: identity.node,
+        members: config.members(),
+        durability: config.durability.into(),
+        timing: config.timing(),
+        // The incarnation is the time of the start: two lives draw different time-outs, and consensus mixes in the id.
+        seed: identity.incarnation.0 ^ u64::from(identity.shard.0) << 48,
+        inflight_size_max: INFLIGHT_SIZE_MAX,
+    }
+}
+
+fn addresses(config: &NodeConfig, shard: u16) -> Vec<Option<Arc<str>>> {
+    let len = config.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(NODES_MAX);
+    let mut addresses = vec![None; len];
+    for node in &config.nodes {
+        addresses[usize::from(node.id)] = Some(Arc::from(config.address_text(node, shard)));
+    }
+    addresses
+}
+
+/// Runs a node until the process is told to stop by SIGTERM or SIGINT, then stops it cleanly.
+///
+/// # Errors
+/// [`NodeError`].
+pub fn serve_until_signal<S: Service>(
+    config: &NodeConfig,
+    service: impl Fn(ShardId) -> S + Send + Sync + 'static,
+) -> Result<(), NodeError> {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    // Blocked before any thread is started, so that all inherit it and only the one below waits for them.
+    signals.thread_block().expect("blocking signals fails only for an unknown operation");
+    let node = Node::start(config, service)?;
+    let stopper = node.stopper();
+    let waiting = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let _ = signals.wait();
+        stopper.stop();
+    });
+    waiting.map_err(|source| NodeError::Data { path: config.data.clone(), source })?;
+    node.wait()
+}
+
+/// Has the process's log printed to standard error; `EVERSHARD_LOG` sets the level (default `info`, `evershard_node=debug`
+/// and the like).
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("EVERSHARD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // Fails only where the program has already chosen another way.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

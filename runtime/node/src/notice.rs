@@ -1,0 +1,96 @@
+//! What a shard tells people. Fixed-size values on the shard's core; turned into text by another thread.
+
+use std::fmt;
+
+use evershard_consensus::Role;
+use evershard_protocol::{NodeId, Position, ShardId, Term};
+
+/// Something worth a line in the log of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// The role or term of this replica changed.
+    Role(Role, Term, Option<NodeId>),
+    /// A peer's link is up.
+    PeerUp(NodeId),
+    /// A peer's link is down.
+    PeerDown(NodeId),
+    /// A peer refused us, with its code.
+    PeerRefused(NodeId, u16),
+    /// Somebody was refused as a peer: what it said it was, and our code.
+    Stranger(NodeId, u16),
+    /// A write failed: this replica acknowledges nothing any more.
+    DiskFailed(i32),
+    /// A segment could not be prepared; tried again every second.
+    SegmentFailed(i32),
+    /// Segments can be prepared again.
+    SegmentsAgain,
+    /// Log content could not be read back.
+    ReadFailed(i32),
+    /// Log content does not verify.
+    Faulty(Position),
+    /// The service panicked, or a record's kind is not known: nothing is applied any more.
+    Halted(Position, HaltReason),
+    /// Leadership is being handed to another node.
+    Transfer(NodeId),
+    /// This replica's acknowledgements count again.
+    Sound,
+}
+
+/// Why nothing is applied any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HaltReason {
+    /// The service panicked on this record, as it will on every replica.
+    Panic,
+    /// The record's kind is unknown to this release: upgrade the node.
+    UnknownKind(u16),
+    /// The records to be applied do not verify on disk.
+    Faulty,
+}
+
+impl fmt::Display for HaltReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panic => f.write_str("the service panicked on this record, as it does on every replica; deploy a corrected version"),
+            Self::UnknownKind(kind) => write!(f, "record kind {kind} is unknown to this release; upgrade this node"),
+            Self::Faulty => f.write_str("the log does not verify here; this replica needs repair from a peer"),
+        }
+    }
+}
+
+impl Notice {
+    /// Writes it to the process's log.
+    pub fn log(self, node: NodeId, shard: ShardId) {
+        let (node, shard) = (node.0, shard.0);
+        match self {
+            Self::Role(role, term, leader) => {
+                tracing::info!(node, shard, term = term.0, leader = leader.map(|id| id.0), "role is now {role:?}");
+            }
+            Self::PeerUp(peer) => tracing::info!(node, shard, peer = peer.0, "peer connected"),
+            Self::PeerDown(peer) => tracing::info!(node, shard, peer = peer.0, "peer disconnected"),
+            Self::PeerRefused(peer, code) => tracing::warn!(
+                node, shard, peer = peer.0, code,
+                "the peer refused this node: cluster name, node ids, shards or release do not match; compare both configurations"
+            ),
+            Self::Stranger(peer, code) => tracing::warn!(
+                node, shard, stranger = peer.0, code,
+                "refused a connection that is no peer of this shard: wrong cluster, shard, node id or release"
+            ),
+            Self::DiskFailed(errno) => tracing::error!(
+                node, shard, error = %std::io::Error::from_raw_os_error(errno),
+                "a log write failed; this replica acknowledges nothing any more and lets others lead. Check the disk, then restart the node"
+            ),
+            Self::SegmentFailed(errno) => tracing::error!(
+                node, shard, error = %std::io::Error::from_raw_os_error(errno),
+                "cannot prepare a log segment; commands wait until there is space. Free space on the data disk: it is tried again every second"
+            ),
+            Self::SegmentsAgain => tracing::info!(node, shard, "log segments can be prepared again"),
+            Self::ReadFailed(errno) => tracing::error!(
+                node, shard, error = %std::io::Error::from_raw_os_error(errno), "reading the log back failed; it is tried again"
+            ),
+            Self::Faulty(position) => tracing::error!(node, shard, position = position.0, "the log does not verify on disk at this position"),
+            Self::Halted(position, reason) => tracing::error!(node, shard, position = position.0, "nothing is applied from here on: {reason}"),
+            Self::Transfer(to) => tracing::info!(node, shard, to = to.0, "handing leadership over"),
+            Self::Sound => tracing::info!(node, shard, "this replica's acknowledgements count again"),
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The links to the other replicas of the shard: making them, introductions, appends and acknowledgements.
+
+use evershard_consensus::Taken;
+use evershard_protocol::frame::{Frame, FrameError};
+use evershard_protocol::limits::{APPEND_SIZE_MAX, RECORD_SIZE_MAX};
+use evershard_protocol::peer::{
+    self, APPEND_OVERHEAD, Append, Hello, PROTOCOL_MAX, PROTOCOL_MIN, PeerFrame, PeerMessage, RefusedCode,
+};
+use evershard_protocol::record::Record;
+use evershard_protocol::time::MILLISECOND_NS;
+use evershard_protocol::{Instant, NodeId, Position};
+use evershard_service::Service;
+
+use crate::core::Core;
+use crate::env::{Chunk, Env, LinkId, ReadPurpose, ReadRequest};
+use crate::links::Role;
+use crate::notice::Notice;
+
+/// A peer that could not be reached is tried again after this long, doubling ...
+const DIAL_NS_MIN: u64 = 10 * MILLISECOND_NS;
+/// ... up to this.
+const DIAL_NS_MAX: u64 = 200 * MILLISECOND_NS;
+/// Room a link must have before another append is planned for it.
+const APPEND_ROOM_MIN: usize = RECORD_SIZE_MAX + APPEND_OVERHEAD;
+
+/// How far the acquaintance has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Contact {
+    Down,
+    Dialing(LinkId),
+    Greeting(LinkId),
+    Up(LinkId),
+}
+
+/// One other replica.
+struct Peer {
+    id: NodeId,
+    contact: Contact,
+    dial_at: Instant,
+    dial_ns: u64,
+    /// Log content read back for a peer that is behind what is in memory.
+    feed: Option<Chunk>,
+    /// The question to the background that is under way.
+    asked: Option<u64>,
+}
+
+/// All other replicas.
+pub struct PeerTable {
+    peers: Vec<Peer>,
+    tickets: u64,
+}
+
+impl PeerTable {
+    /// Nobody is known yet.
+    #[must_use]
+    pub fn new(me: NodeId, members: &[NodeId]) -> Self {
+        let peers = members.iter().filter(|id| **id != me).map(|id| Peer {
+            id: *id,
+            contact: Contact::Down,
+            dial_at: Instant(0),
+            dial_ns: DIAL_NS_MIN,
+            feed: None,
+            asked: None,
+        });
+        Self { peers: peers.collect(), tickets: 0 }
+    }
+
+    /// The link to a peer that is known and connected.
+    #[must_use]
+    pub fn link(&self, id: NodeId) -> Option<LinkId> {
+        match self.peers.iter().find(|peer| peer.id == id)?.contact {
+            Contact::Up(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// When the next peer is dialled; the greater id dials.
+    #[must_use]
+    pub fn next_deadline(&self, me: NodeId) -> Option<Instant> {
+        let down = self.peers.iter().filter(|peer| peer.id < me && peer.contact == Contact::Down);
+        down.map(|peer| peer.dial_at).min()
+    }
+
+    /// Whether answers from the background are awaited.
+    #[must_use]
+    pub fn awaits_background(&self) -> bool {
+        self.peers.iter().any(|peer| peer.asked.is_some())
+    }
+
+    fn find(&mut self, id: NodeId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|peer| peer.id == id)
+    }
+}
+
+impl<S: Service> Core<S> {
+    /// Dials the peers that this replica has to dial.
+    pub(crate) fn dial(&mut self, env: &mut impl Env) {
+        for peer in &mut self.peers.peers {
+            if peer.id > self.identity.node || peer.contact != Contact::Down || self.now.instant < peer.dial_at {
+                continue;
+            }
+            peer.dial_at = self.now.instant.after(peer.dial_ns);
+            peer.dial_ns = (peer.dial_ns * 2).min(DIAL_NS_MAX);
+            if let Some(link) = env.connect(peer.id) {
+                self.links.insert(link, Role::Peer(peer.id));
+                peer.contact = Contact::Dialing(link);
+            }
+        }
+    }
+
+    pub(crate) fn on_connected(&mut self, id: LinkId) {
+        let Some(Role::Peer(node)) = self.links.get(id).map(|link| link.role) else { return };
+        let hello = self.hello_to(node);
+        if let Some(link) = self.links.get_dirty(id) {
+            peer::put_hello(&mut link.out, &hello).expect("a new link has room");
+        }
+        if let Some(peer) = self.peers.find(node) {
+            peer.contact = Contact::Greeting(id);
+        }
+    }
+
+    pub(crate) fn on_peer_closed(&mut self, node: NodeId, id: LinkId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peers.find(node) else { return };
+        let was = peer.contact;
+        if !matches!(was, Contact::Dialing(link) | Contact::Greeting(link) | Contact::Up(link) if link == id) {
+            return;
+        }
+        peer.contact = Contact::Down;
+        peer.dial_at = now.after(peer.dial_ns);
+        if matches!(was, Contact::Up(_)) {
+            peer.feed = None;
+            self.raft.on_link_down(node, now, &mut self.output);
+            self.notice(Notice::PeerDown(node));
+        }
+    }
+
+    pub(crate) fn on_peer_frame(&mut self, id: LinkId, frame: &Frame<'_>) -> Result<(), FrameError> {
+        match peer::read(frame)? {
+            PeerFrame::Hello(hello) => {
+                self.on_peer_hello(id, &hello);
+                Ok(())
+            }
+            PeerFrame::Refused(code, _) => {
+                if let Some(Role::Peer(node)) = self.links.get(id).map(|link| link.role) {
+                    self.notice(Notice::PeerRefused(node, code));
+                    if let Some(peer) = self.peers.find(node) {
+                        peer.dial_ns = DIAL_NS_MAX;
+                    }
+                }
+                self.links.close_after_flush(id);
+                Ok(())
+            }
+            PeerFrame::Message(message, data) => {
+                let Some(Role::Peer(node)) = self.links.get(id).map(|link| link.role) else {
+                    return Err(FrameError::Field("message before hello"));
+                };
+                if self.peers.link(node) != Some(id) {
+                    return Ok(());
+                }
+                match message {
+                    PeerMessage::Append(append) => self.on_append(node, &append, data),
+                    _ => {
+                        self.raft.on_message(node, &message, self.now.instant, &mut self.output);
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_peer_hello(&mut self, id: LinkId, hello: &Hello) {
+        if let Err((code, reason)) = self.check_hello(hello) {
+            self.notice(Notice::Stranger(hello.from, code as u16));
+            if let Some(link) = self.links.get_dirty(id) {
+                // A link too full to take the reason is closed all the same.
+                let _ = peer::put_refused(&mut link.out, code, reason);
+            }
+            self.links.close_after_flush(id);
+            return;
+        }
+        let node = hello.from;
+        let dialled = self.links.get(id).is_some_and(|link| link.role == Role::Peer(node));
+        if !dialled {
+            let answer = self.hello_to(node);
+            self.links.become_peer(id, node);
+            if let Some(link) = self.links.get_dirty(id) {
+                peer::put_hello(&mut link.out, &answer).expect("a new link has room");
+            }
+        }
+        let Some(peer) = self.peers.find(node) else { return };
+        let before = std::mem::replace(&mut peer.contact, Contact::Up(id));
+        peer.dial_ns = DIAL_NS_MIN;
+        peer.feed = None;
+        match before {
+            Contact::Up(old) if old != id => {
+                // The peer has come back before its old connection was found broken.
+                self.links.close_after_flush(old);
+                self.raft.on_link_down(node, self.now.instant, &mut self.output);
+            }
+            Contact::Dialing(old) | Contact::Greeting(old) if old != id => self.links.close_after_flush(old),
+            _ => {}
+        }
+        self.raft.on_link_up(node, self.now.instant, &mut self.output);
+        self.notice(Notice::PeerUp(node));
+    }
+
+    fn check_hello(&self, hello: &Hello) -> Result<(), (RefusedCode, &'static str)> {
+        if hello.protocol_max < PROTOCOL_MIN || hello.protocol_min > PROTOCOL_MAX {
+            return Err((RefusedCode::Protocol, "no common version of the peer protocol: upgrade the older node"));
+        }
+        if hello.cluster != self.identity.cluster {
+            return Err((RefusedCode::Cluster, "this is another cluster: compare `cluster` in both configurations"));
+        }
+        if hello.shard != self.identity.shard {
+            return Err((RefusedCode::Shard, "this port serves another shard: compare the nodes' addresses and `shards`"));
+        }
+        let known = hello.from != self.identity.node && self.raft.members().contains(&hello.from);
+        if !known || hello.to != self.identity.node {
+            return Err((RefusedCode::Node, "not a member of this cluster, or the wrong node was dialled: compare `[[nodes]]`"));
+        }
+        Ok(())
+    }
+
+    fn hello_to(&self, to: NodeId) -> Hello {
+        Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            shard: self.identity.shard,
+            from: self.identity.node,
+            to,
+            cluster: self.identity.cluster,
+            incarnation: self.identity.incarnation,
+            term: self.raft.term(),
+        }
+    }
+
+    /// A follower takes over log data.
+    fn on_append(&mut self, from: NodeId, append: &Append, data: &[u8]) -> Result<(), FrameError> {
+        let taken = self.raft.on_append(from, append, self.now.instant, &mut self.output);
+        let Taken::Data { skip, truncate_to } = taken else { return Ok(()) };
+        if let Some(to) = truncate_to {
+            assert!(to >= self.replica.applied, "what was applied was committed and is never truncated");
+            self.tail.truncate(to);
+            self.disk.writer.truncate(to);
+            self.raft.on_durable(self.disk.durable());
+        }
+        let skip = usize::try_from(skip).expect("within the data");
+        let outcome = self.take_records(append, &data[skip..]);
+        if self.tail.end() > append.previous.advance(skip as u64) {
+            self.raft.on_appended(append.data_term, self.tail.end());
+        }
+        outcome
+    }
+
+    fn take_records(&mut self, append: &Append, mut data: &[u8]) -> Result<(), FrameError> {
+        let floor = self.floor();
+        while !data.is_empty() {
+            let start = self.tail.end();
+            let record = Record::parse(start, data).map_err(|_| FrameError::Checksum)?;
+            if record.header.term != append.data_term {
+                return Err(FrameError::Field("data_term"));
+            }
+            if self.tail.append_record(record.bytes, floor).is_err() {
+                // No room: the leader finds out by the next append that does not match, and sends again.
+                return Ok(());
+            }
+            self.log_time = self.log_time.max(record.header.timestamp);
+            data = &data[record.bytes.len()..];
+        }
+        Ok(())
+    }
+
+    /// Sends every peer what it lacks, the leader its acknowledgement, and whatever consensus has to say.
+    pub(crate) fn replicate(&mut self, env: &mut impl Env) {
+        if self.leading.is_some() {
+            for at in 0..self.peers.peers.len() {
+                self.feed_peer(at, env);
+            }
+        }
+        if let Some((leader, reply)) = self.raft.take_reply(self.now.instant) {
+            self.tell_peer(leader, &PeerMessage::AppendReply(reply));
+        }
+        for at in 0..self.output.messages.len() {
+            let (to, message) = self.output.messages[at];
+            self.tell_peer(to, &message);
+        }
+        self.output.messages.clear();
+    }
+
+    /// A message that finds no room is lost, as it might be on any network: its sender repeats it in its own time.
+    fn tell_peer(&mut self, to: NodeId, message: &PeerMessage) {
+        let Some(id) = self.peers.link(to) else { return };
+        if let Some(link) = self.links.get_dirty(id) {
+            let _ = peer::put_message(&mut link.out, message, &[]);
+        }
+    }
+
+    fn feed_peer(&mut self, at: usize, env: &mut impl Env) {
+        let Contact::Up(id) = self.peers.peers[at].contact else { return };
+        let to = self.peers.peers[at].id;
+        loop {
+            let Some(room) = self.links.get(id).map(|link| link.room()) else { return };
+            if room < APPEND_ROOM_MIN {
+                return;
+            }
+            let size_max = (room - APPEND_OVERHEAD).min(APPEND_SIZE_MAX) as u64;
+            let Some(mut append) = self.raft.plan_append(to, self.now.instant, size_max) else { return };
+            let from = append.previous;
+            let end = from.advance(append.size);
+            let (first, second): (&[u8], &[u8]) = if append.size == 0 {
+                (&[], &[])
+            } else if from >= self.tail.start() {
+                let end = if append.size == size_max { self.tail.boundary_within(from, end) } else { end };
+                self.tail.range(from, end).expect("what is planned is in the log, and in memory from here on")
+            } else {
+                let peer = &mut self.peers.peers[at];
+                let Some(bytes) = peer.feed.as_ref().and_then(|chunk| cut_chunk(chunk, from, end)) else {
+                    return self.ask_for_feed(at, from, env);
+                };
+                (bytes, &[])
+            };
+            append.size = (first.len() + second.len()) as u64;
+            let link = self.links.get_dirty(id).expect("looked up above");
+            peer::put_message(&mut link.out, &PeerMessage::Append(append), &[first, second])
+                .expect("planned within the room");
+            self.raft.on_append_sent(to, &append, self.now.instant);
+            if append.size == 0 {
+                return;
+            }
+        }
+    }
+
+    fn ask_for_feed(&mut self, at: usize, from: Position, env: &mut impl Env) {
+        let peer = &mut self.peers.peers[at];
+        peer.feed = None;
+        if peer.asked.is_some() {
+            return;
+        }
+        let Some(location) = self.disk.locate(from) else { return };
+        self.peers.tickets += 1;
+        let ticket = self.peers.tickets;
+        let request = ReadRequest { purpose: ReadPurpose::Peer(peer.id), location, from, ticket };
+        if env.read_log(request) {
+            peer.asked = Some(ticket);
+        }
+    }
+
+    pub(crate) fn on_peer_read(&mut self, node: NodeId, request: &ReadRequest, chunk: Option<Chunk>) {
+        let Some(peer) = self.peers.find(node) else { return };
+        if peer.asked == Some(request.ticket) {
+            peer.asked = None;
+            peer.feed = chunk.filter(|chunk| !chunk.bytes.is_empty());
+        }
+    }
+}
+
+/// The part of a chunk from `from` on that ends on a record boundary at or before `end`; `None` if there is none.
+fn cut_chunk(chunk: &Chunk, from: Position, end: Position) -> Option<&[u8]> {
+    if from < chunk.first || from >= chunk.end() {
+        return None;
+    }
+    let start = usize::try_from(from.since(chunk.first)).expect("inside the chunk");
+    let mut at = start;
+    while let Some(rest) = chunk.bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let position = chunk.first.advance(at as u64);
+        let Ok(record) = Record::parse_trusted(position, rest) else { break };
+        if record.header.position > end {
+            break;
+        }
+        at += record.bytes.len();
+    }
+    (at > start).then(|| &chunk.bytes[start..at])
+}

@@ -1,0 +1,183 @@
+//! The duty cycle: one turn of a shard's loop.
+//!
+//! ```text
+//! reap       completions, sorted by kind; frames are parsed and requests become records on the way
+//! elect      timers, votes, the change of roles
+//! sequence   the leader's own records
+//! apply      (applied, committed] -> service -> replies, events
+//! deliver    egress
+//! replicate  the new range -> every peer link; the follower's acknowledgement
+//! write      the same range -> the file
+//! submit     one io_uring_enter
+//! ```
+
+use evershard_consensus::Role;
+use evershard_protocol::Instant;
+use evershard_protocol::record::Kind;
+use evershard_protocol::time::MILLISECOND_NS;
+use evershard_protocol::SessionId;
+use evershard_service::Service;
+
+use crate::core::{Core, Leading};
+use crate::env::{Env, Event, Idle};
+use crate::notice::Notice;
+
+/// While an answer from the background is awaited, the shard looks for it this often.
+const BACKGROUND_POLL_NS: u64 = MILLISECOND_NS / 2;
+/// The shard never sleeps longer than this: somebody may want it to stop.
+const SLEEP_NS_MAX: u64 = 20 * MILLISECOND_NS;
+/// A stopping leader gives leadership away within this time, or stops all the same.
+const STOP_NS_MAX: u64 = 1000 * MILLISECOND_NS;
+
+/// One shard on this node: its state, and the world below.
+pub struct Shard<S: Service, E: Env> {
+    env: E,
+    core: Core<S>,
+}
+
+impl<S: Service, E: Env> Shard<S, E> {
+    /// Puts a shard together.
+    pub fn new(env: E, core: Core<S>) -> Self {
+        Self { env, core }
+    }
+
+    /// The state, for tests and status.
+    pub fn core(&self) -> &Core<S> {
+        &self.core
+    }
+
+    /// One turn. Returns how many events it began with.
+    pub fn turn(&mut self) -> usize {
+        let Self { env, core } = self;
+        core.now = env.now();
+        let events = env.reap(&mut |event| core.on_event(event));
+        core.elect(env);
+        core.sequence_own();
+        core.note_appended();
+        let more = core.apply(env);
+        core.settle();
+        core.deliver();
+        core.replicate(env);
+        core.write_log(env);
+        core.links.flush(env);
+        core.tell(env);
+        env.submit(if more { Idle::Busy } else { Idle::Until(core.next_deadline()) });
+        events
+    }
+
+    /// Turns until a stop is asked for, then stops cleanly.
+    pub fn run(&mut self) {
+        while !self.env.stop_requested() {
+            self.turn();
+        }
+        self.stop();
+    }
+
+    /// Hands leadership over, lets everything reach the disk, and leaves the mark of a clean stop.
+    fn stop(&mut self) {
+        self.core.stopping = true;
+        self.core.hasten_placement();
+        let end = self.env.now().instant.after(STOP_NS_MAX);
+        loop {
+            self.turn();
+            let core = &self.core;
+            let late = core.now.instant >= end;
+            let leads = core.raft.role() == Role::Leader && core.raft.members().len() > 1;
+            let written = core.tail.end() == core.disk.durable() && core.disk.is_quiet();
+            if written && (!leads || late) {
+                return self.mark_clean_stop();
+            }
+            if late && core.disk.failed().is_some() || core.now.instant >= end.after(STOP_NS_MAX) {
+                return;
+            }
+        }
+    }
+
+    /// From here on nothing is acknowledged any more: only the mark is written.
+    fn mark_clean_stop(&mut self) {
+        if !self.core.save_clean_stop(&mut self.env) {
+            return;
+        }
+        let end = self.env.now().instant.after(STOP_NS_MAX);
+        while !self.core.disk.is_quiet() && self.env.now().instant < end {
+            self.env.submit(Idle::Until(end));
+            let core = &mut self.core;
+            self.env.reap(&mut |event| {
+                if let Event::SlotWritten { buffer, outcome } = event {
+                    core.on_slot_written(buffer, outcome);
+                }
+            });
+        }
+    }
+}
+
+impl<S: Service> Core<S> {
+    /// Timers and votes; a leader that has just won begins its term.
+    fn elect(&mut self, env: &mut impl Env) {
+        self.dial(env);
+        self.raft.tick(self.now.instant, &mut self.output);
+        self.place_leadership();
+        self.note_role();
+        if self.raft.wants_term_start() && self.append_own(Kind::TermStart, SessionId(0), &[]).is_some() {
+            self.raft.on_appended(self.raft.term(), self.tail.end());
+        }
+        self.save_hard_state(env);
+    }
+
+    fn note_role(&mut self) {
+        let is = (self.raft.role(), self.raft.term(), self.raft.leader());
+        if is == self.told {
+            return;
+        }
+        self.told = is;
+        self.notice(Notice::Role(is.0, is.1, is.2));
+        let term = self.raft.term();
+        if self.raft.role() == Role::Leader {
+            if self.leading.is_none_or(|leading| leading.term != term) {
+                self.leading = Some(Leading { term, ready: false, fired: None, next_scan: self.now.instant });
+                self.placement.on_leading(self.now.instant);
+            }
+        } else {
+            self.leading = None;
+            self.dismiss_clients();
+        }
+    }
+
+    /// Tells consensus what was sequenced in this turn: once, however many records it were.
+    fn note_appended(&mut self) {
+        if self.raft.role() == Role::Leader && self.tail.end() > self.raft.last() {
+            self.raft.on_appended(self.raft.term(), self.tail.end());
+        }
+    }
+
+    /// A leader that has applied the first record of its term has applied all that its predecessors committed.
+    fn settle(&mut self) {
+        let Some(leading) = &mut self.leading else { return };
+        if !leading.ready && self.raft.term_start().is_some_and(|start| self.replica.applied >= start) {
+            leading.ready = true;
+            self.replica.sessions.reset_volatile(self.now.instant);
+            self.seat_waiting();
+            self.note_appended();
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let now = self.now.instant;
+        let mut deadline = self.raft.next_deadline().min(now.after(SLEEP_NS_MAX));
+        let others = [self.disk.next_deadline(), self.peers.next_deadline(self.identity.node), self.timer_deadline()];
+        for other in others.into_iter().flatten() {
+            deadline = deadline.min(other);
+        }
+        if self.disk.awaits_background() || self.replay.awaits_background() || self.peers.awaits_background() {
+            deadline = deadline.min(now.after(BACKGROUND_POLL_NS));
+        }
+        deadline
+    }
+
+    /// When the leader's next timer is due, on the monotonic clock.
+    fn timer_deadline(&self) -> Option<Instant> {
+        let leading = self.leading.as_ref()?;
+        let timer = self.replica.timers.next_after(leading.fired)?;
+        Some(self.now.instant.after(timer.deadline.0.saturating_sub(self.now.timestamp.0)))
+    }
+}
