@@ -5,6 +5,7 @@
 //! * [`orders`]: reads files of order flow, the neutral format and LOBSTER messages.
 //! * [`generator`]: makes up order flow from a seed.
 //! * [`collect`]: rebuilds `trades.csv` and `book.csv` from replies, byte for byte what the rules demand.
+//! * [`demo`]: three nodes, real orders, a leader killed on the way, and the proof that nothing was lost.
 //! * [`local`]: an exchange in this process, without a cluster: the yardstick for a run on one.
 //!
 //! # A client's loop
@@ -34,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 pub mod collect;
+pub mod demo;
 pub mod generator;
 pub mod local;
 pub mod orders;

@@ -8,13 +8,14 @@ use proptest::prelude::*;
 use crate::disk::SECTOR;
 use crate::replica::{Replica, read_back};
 
-/// Where a block lies: segment, offset, bytes of header and content, sequence.
+/// Where a block lies: segment, offset, bytes of header and content, what it says.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     segment: SegmentNumber,
     offset: usize,
     covered: usize,
     sequence: u64,
+    settled: u64,
 }
 
 /// A durable log of several segments, with truncations in it.
@@ -40,11 +41,19 @@ fn blocks(replica: &Replica) -> Vec<Place> {
         let mut offset = 4096;
         while let Some(Ok(block)) = file.get(offset..).filter(|rest| !rest.is_empty()).map(BlockHeader::decode) {
             let covered = BLOCK_HEADER_SIZE + block.used;
-            all.push(Place { segment: *segment, offset, covered, sequence: block.draft.sequence });
+            all.push(Place { segment: *segment, offset, covered, sequence: block.draft.sequence, settled: block.draft.settled });
             offset += block.size;
         }
     }
     all.sort_by_key(|place| place.sequence);
+    all
+}
+
+/// Those that a later block says were durable before it was written.
+fn witnessed(replica: &Replica) -> Vec<Place> {
+    let mut all = blocks(replica);
+    let settled = all.iter().map(|place| place.settled).max().expect("blocks");
+    all.retain(|place| place.sequence <= settled);
     all
 }
 
@@ -76,8 +85,8 @@ proptest! {
     #[test]
     fn a_lost_sector_with_a_witness_is_never_cut(seed in 0_u64..6, block in any::<prop::sample::Index>(), at in any::<prop::sample::Index>()) {
         let mut replica = written(seed);
-        let blocks = blocks(&replica);
-        let place = blocks[block.index(blocks.len() - 1)];
+        let blocks = witnessed(&replica);
+        let place = blocks[block.index(blocks.len())];
         let sector = place.offset + at.index(place.covered) / SECTOR * SECTOR;
         let file = replica.disk.files.get_mut(&place.segment).expect("it is there");
         let was_zero = file[sector..sector + SECTOR].iter().all(|byte| *byte == 0);
@@ -92,8 +101,8 @@ proptest! {
     #[test]
     fn a_lost_write_with_a_witness_is_never_cut(seed in 0_u64..6, block in any::<prop::sample::Index>()) {
         let mut replica = written(seed);
-        let blocks = blocks(&replica);
-        let place = blocks[block.index(blocks.len() - 1)];
+        let blocks = witnessed(&replica);
+        let place = blocks[block.index(blocks.len())];
         let size = place.covered.next_multiple_of(4096);
         replica.disk.files.get_mut(&place.segment).expect("it is there")[place.offset..place.offset + size].fill(0);
         check_faulty(&mut replica);
