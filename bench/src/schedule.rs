@@ -106,7 +106,8 @@ mod tests {
     fn a_pause_is_charged_to_everyone_it_delayed() {
         let mut schedule = Schedule::new(1000.0, Duration::from_secs(1));
         let resumed = Duration::from_millis(10);
-        let latencies: Vec<_> = std::iter::from_fn(|| schedule.take_due(resumed)).map(|due| due.latency(resumed)).collect();
+        let latencies: Vec<_> =
+            std::iter::from_fn(|| schedule.take_due(resumed)).map(|due| due.latency(resumed)).collect();
         assert_eq!(latencies.len(), 11);
         assert_eq!(latencies[0], Duration::from_millis(10));
         assert_eq!(latencies[10], Duration::ZERO);

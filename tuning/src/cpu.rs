@@ -37,9 +37,10 @@ fn siblings(host: &Host, critical: &CpuList) -> Finding {
         why: "hardware threads share execution units and caches; a neighbour's work is this one's tail",
         change: "echo off > /sys/devices/system/cpu/smt/control, or give shards one thread of each core only",
     };
-    let groups = host.online().iter().filter_map(|core| {
-        host.cpu_list(&format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"))
-    });
+    let groups = host
+        .online()
+        .iter()
+        .filter_map(|core| host.cpu_list(&format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")));
     let groups: Vec<CpuList> = groups.collect();
     let shared = groups.iter().find(|group| group.len() > 1);
     let clash = groups.iter().find(|group| group.common(critical).len() > 1);
@@ -63,7 +64,9 @@ fn isolated(host: &Host, critical: &CpuList) -> Finding {
         return Finding::new("isolated cores", Grade::Unknown, "the list cannot be read", &advice);
     };
     let (grade, found) = match (list.is_empty(), critical.is_within(&list)) {
-        (true, _) if host.online().len() < CORES_TO_ISOLATE => (Grade::Info, "none; there are too few cores".to_owned()),
+        (true, _) if host.online().len() < CORES_TO_ISOLATE => {
+            (Grade::Info, "none; there are too few cores".to_owned())
+        }
         (true, _) => (Grade::CouldBeBetter, "none".to_owned()),
         (false, true) => (Grade::Good, format!("{list}")),
         (false, false) => (Grade::CouldBeBetter, format!("{list}, but shards run on {critical}")),

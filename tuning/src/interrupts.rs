@@ -57,7 +57,9 @@ fn busiest(host: &Host) -> String {
         })
         .max();
     match busiest {
-        Some((count, irq, name, core)) => format!("busiest: {name} (line {irq}), {count} so far, mostly on core {core}"),
+        Some((count, irq, name, core)) => {
+            format!("busiest: {name} (line {irq}), {count} so far, mostly on core {core}")
+        }
         None => "no counts to be seen".to_owned(),
     }
 }

@@ -47,7 +47,9 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error:#}\n\nhint: --data names a directory that exists; --sysroot one with `proc` and `sys`");
+            eprintln!(
+                "error: {error:#}\n\nhint: --data names a directory that exists; --sysroot one with `proc` and `sys`"
+            );
             ExitCode::from(2)
         }
     }

@@ -23,7 +23,10 @@ const GOOD_HOST: &[(&str, &str)] = &[
     ("proc/irq/24/smp_affinity_list", "0-7\n"),
     ("proc/interrupts", "      CPU0 CPU1\n 24:  7  3  PCI-MSIX  nvme0q1\nLOC:  9  9  Local timer\n"),
     ("proc/1/comm", "systemd\n"),
-    ("proc/self/limits", "Limit  Soft  Hard\nMax locked memory         unlimited            unlimited            bytes\n"),
+    (
+        "proc/self/limits",
+        "Limit  Soft  Hard\nMax locked memory         unlimited            unlimited            bytes\n",
+    ),
     ("proc/self/status", "Name:\tx\nCapEff:\t0000000000000000\n"),
     ("proc/self/mountinfo", "22 1 259:1 / / rw - ext4 /dev/root rw\n23 22 259:2 / /data rw - xfs /dev/nvme0n1p2 rw\n"),
     ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),

@@ -223,8 +223,10 @@ pub fn combinations(core_count: usize) -> Vec<Combination> {
     for placement in Placement::ALL.into_iter().filter(|placement| placement.fits(core_count)) {
         for idle in Idle::ALL.into_iter().filter(|idle| idle.fits(placement, core_count)) {
             all.push(Combination { placement, idle, client: ClientKind::Ring });
-            let client_blocks =
-                matches!(idle.wait(placement.is_alone(Role::Client, core_count)), Wait::BlockSkip | Wait::Backoff { .. });
+            let client_blocks = matches!(
+                idle.wait(placement.is_alone(Role::Client, core_count)),
+                Wait::BlockSkip | Wait::Backoff { .. }
+            );
             if client_blocks {
                 all.push(Combination { placement, idle, client: ClientKind::Syscalls });
             }

@@ -40,7 +40,20 @@ fn write_header(text: &mut String) {
     let _ = writeln!(
         text,
         "{:<10} {:>5}  {:<16} {:<17} {:<9} {:>5} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7} {:>9}",
-        "variant", "bytes", "placement", "idle", "client", "", "p50", "p90", "p99", "p99.9", "max", "count", "enters", "switches"
+        "variant",
+        "bytes",
+        "placement",
+        "idle",
+        "client",
+        "",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "count",
+        "enters",
+        "switches"
     );
 }
 

@@ -12,7 +12,9 @@ use super::{Series, microseconds};
 pub fn plot(path: &Path, title: &str, series: &[Series]) -> Result<()> {
     let drawn: Vec<&Series> = series.iter().filter(|series| !series.total.is_empty()).collect();
     ensure!(!drawn.is_empty(), "there is nothing to plot in \"{title}\"");
-    draw(path, title, &drawn).map_err(|error| anyhow!("{error}")).with_context(|| format!("cannot draw {}", path.display()))
+    draw(path, title, &drawn)
+        .map_err(|error| anyhow!("{error}"))
+        .with_context(|| format!("cannot draw {}", path.display()))
 }
 
 fn draw(path: &Path, title: &str, series: &[&Series]) -> Result<(), Box<dyn std::error::Error>> {

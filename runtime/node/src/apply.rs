@@ -19,6 +19,8 @@ const APPLY_SIZE_PER_TURN: u64 = 256 * 1024;
 #[derive(Default)]
 pub struct Replay {
     chunk: Option<Chunk>,
+    /// What comes behind it, read while it is applied.
+    next: Option<Chunk>,
     /// The question that is under way.
     asked: Option<u64>,
     tickets: u64,
@@ -53,8 +55,14 @@ impl<S: Service> Core<S> {
             let outcome = match next_record(&self.tail, self.replay.chunk.as_ref(), self.replica.applied) {
                 Ok(Some(record)) => self.replica.apply(&record),
                 Ok(None) => {
-                    self.ask_for_replay(env);
-                    return false;
+                    let Some(next) = self.replay.next.take() else {
+                        self.ask_for_replay(self.replica.applied, env);
+                        return false;
+                    };
+                    let end = next.end();
+                    self.replay.chunk = Some(next);
+                    self.ask_for_replay(end, env);
+                    continue;
                 }
                 Err(reason) => Err(reason),
             };
@@ -74,15 +82,15 @@ impl<S: Service> Core<S> {
         }
         if self.replica.applied >= self.tail.start() {
             self.replay.chunk = None;
+            self.replay.next = None;
         }
         false
     }
 
-    fn ask_for_replay(&mut self, env: &mut impl Env) {
-        if self.replay.asked.is_some() {
+    fn ask_for_replay(&mut self, from: Position, env: &mut impl Env) {
+        if self.replay.asked.is_some() || from >= self.tail.start() {
             return;
         }
-        let from = self.replica.applied;
         let Some(location) = self.disk.locate(from) else { return };
         self.replay.tickets += 1;
         let request = ReadRequest { purpose: ReadPurpose::Apply, location, from, ticket: self.replay.tickets };
@@ -106,7 +114,7 @@ impl<S: Service> Core<S> {
                     self.replica.halted = Some((request.from, HaltReason::Faulty));
                     self.notice(Notice::Halted(request.from, HaltReason::Faulty));
                 }
-                self.replay.chunk = chunk.ok().filter(|chunk| !chunk.bytes.is_empty());
+                self.replay.next = chunk.ok().filter(|chunk| !chunk.bytes.is_empty());
             }
             ReadPurpose::Apply => {}
         }

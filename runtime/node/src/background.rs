@@ -39,8 +39,10 @@ const WORK_LEN_MAX: usize = 16;
 const NOTICES_LEN_MAX: usize = 256;
 /// Zeros written at a time when a segment is prepared.
 const ZEROS_SIZE: usize = 512 * 1024;
-/// Log content read at a time.
+/// Bytes of a segment read at a time.
 const READ_SIZE: usize = 1024 * 1024;
+/// Bytes of log given back at a time, about.
+const CHUNK_SIZE: usize = 512 * 1024;
 /// Memory registered with each of the executor's three rings: small enough for a memory lock limit of 8 MiB.
 const IO_MEMORY_SIZE: usize = 1024 * 1024;
 
@@ -311,9 +313,9 @@ async fn read_from(file: &DmaFile, request: &ReadRequest) -> Result<Chunk, ReadF
     let head = file.read_at_aligned(0, BLOCK_ALIGNMENT).await.map_err(failed)?;
     let header = SegmentHeader::decode(&head).map_err(|_| ReadFailure::Faulty)?;
     let end = file.file_size().await.map_err(failed)?;
-    let mut chunk = Chunk { first: request.from, bytes: Vec::with_capacity(READ_SIZE) };
+    let mut chunk = Chunk { first: request.from, bytes: Vec::with_capacity(CHUNK_SIZE + READ_SIZE) };
     let mut location = request.location;
-    while chunk.bytes.len() < READ_SIZE / 2 && location.offset < end && chunk.end() < location.end {
+    while chunk.bytes.len() < CHUNK_SIZE && location.offset < end && chunk.end() < location.end {
         let size = READ_SIZE.min(usize::try_from(end - location.offset).unwrap_or(READ_SIZE));
         let bytes = file.read_at_aligned(location.offset, size).await.map_err(failed)?;
         let mut sink = |first, stream: &[u8]| {

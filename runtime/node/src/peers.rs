@@ -20,6 +20,8 @@ use crate::notice::Notice;
 const DIAL_NS_MIN: u64 = 10 * MILLISECOND_NS;
 /// ... up to this.
 const DIAL_NS_MAX: u64 = 200 * MILLISECOND_NS;
+/// A leader is told this often how far its followers have applied.
+const APPLIED_NS: u64 = 10 * MILLISECOND_NS;
 /// Room a link must have before another append is planned for it.
 const APPEND_ROOM_MIN: usize = RECORD_SIZE_MAX + APPEND_OVERHEAD;
 
@@ -42,12 +44,16 @@ struct Peer {
     feed: Option<Chunk>,
     /// The question to the background that is under way.
     asked: Option<u64>,
+    /// How far it has applied, as it last said.
+    applied: Position,
 }
 
 /// All other replicas.
 pub struct PeerTable {
     peers: Vec<Peer>,
     tickets: u64,
+    /// When the leader is told next how far this replica has applied.
+    tell_applied_at: Instant,
 }
 
 impl PeerTable {
@@ -61,8 +67,9 @@ impl PeerTable {
             dial_ns: DIAL_NS_MIN,
             feed: None,
             asked: None,
+            applied: Position::ZERO,
         });
-        Self { peers: peers.collect(), tickets: 0 }
+        Self { peers: peers.collect(), tickets: 0, tell_applied_at: Instant(0) }
     }
 
     /// The link to a peer that is known and connected.
@@ -72,6 +79,12 @@ impl PeerTable {
             Contact::Up(link) => Some(link),
             _ => None,
         }
+    }
+
+    /// How far a peer has applied, as it last said.
+    #[must_use]
+    pub fn applied(&self, id: NodeId) -> Position {
+        self.peers.iter().find(|peer| peer.id == id).map_or(Position::ZERO, |peer| peer.applied)
     }
 
     /// When the next peer is dialled; the greater id dials.
@@ -151,6 +164,14 @@ impl<S: Service> Core<S> {
                 self.links.close_after_flush(id);
                 Ok(())
             }
+            PeerFrame::Applied(applied) => {
+                if let Some(Role::Peer(node)) = self.links.get(id).map(|link| link.role)
+                    && let Some(peer) = self.peers.find(node)
+                {
+                    peer.applied = applied;
+                }
+                Ok(())
+            }
             PeerFrame::Message(message, data) => {
                 let Some(Role::Peer(node)) = self.links.get(id).map(|link| link.role) else {
                     return Err(FrameError::Field("message before hello"));
@@ -192,6 +213,7 @@ impl<S: Service> Core<S> {
         let before = std::mem::replace(&mut peer.contact, Contact::Up(id));
         peer.dial_ns = DIAL_NS_MIN;
         peer.feed = None;
+        peer.applied = Position::ZERO;
         match before {
             Contact::Up(old) if old != id => {
                 // The peer has come back before its old connection was found broken.
@@ -280,12 +302,27 @@ impl<S: Service> Core<S> {
         }
         if let Some((leader, reply)) = self.raft.take_reply(self.now.instant) {
             self.tell_peer(leader, &PeerMessage::AppendReply(reply));
+            self.tell_applied(leader);
         }
         for at in 0..self.output.messages.len() {
             let (to, message) = self.output.messages[at];
             self.tell_peer(to, &message);
         }
         self.output.messages.clear();
+    }
+
+    /// With an acknowledgement now and then: how far this replica has applied, so that leadership is not moved to one
+    /// that would first have to catch up.
+    fn tell_applied(&mut self, leader: NodeId) {
+        if self.now.instant < self.peers.tell_applied_at {
+            return;
+        }
+        self.peers.tell_applied_at = self.now.instant.after(APPLIED_NS);
+        let Some(id) = self.peers.link(leader) else { return };
+        if let Some(link) = self.links.get_dirty(id) {
+            // Without room it is told with a later acknowledgement.
+            let _ = peer::put_applied(&mut link.out, self.replica.applied);
+        }
     }
 
     /// A message that finds no room is lost, as it might be on any network: its sender repeats it in its own time.

@@ -13,7 +13,7 @@ use crate::notice::Notice;
 const SETTLED_NS: u64 = 500 * MILLISECOND_NS;
 /// After an attempt the next one waits this long.
 const RETRY_NS: u64 = 5 * SECOND_NS;
-/// The other replica may lack this many bytes at most.
+/// The other replica may lack this many bytes at most, in its log and in what it has applied.
 const LAG_SIZE_MAX: u64 = 1024 * 1024;
 
 /// When leadership may next be moved.
@@ -50,7 +50,8 @@ impl<S: Service> Core<S> {
     }
 
     fn is_fit(&self, node: NodeId) -> bool {
-        self.raft.peer(node).is_some_and(|peer| {
+        let applied = self.raft.commit().since(self.peers.applied(node)) <= LAG_SIZE_MAX;
+        applied && self.raft.peer(node).is_some_and(|peer| {
             peer.connected && !peer.recovering && self.raft.last().since(peer.received) <= LAG_SIZE_MAX
         }) && self.raft.standing() == Standing::Sound
     }

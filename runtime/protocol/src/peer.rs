@@ -177,6 +177,7 @@ block! { VoteReplyBlock = 6 {
     term: U64, granted: u8, pre_vote: u8, recovering: u8, padding: [u8; 5],
 } }
 block! { TimeoutNowBlock = 7 { term: U64, } }
+block! { AppliedBlock = 8 { applied: U64, } }
 
 /// Bytes that an append frame takes beside its data.
 pub const APPEND_OVERHEAD: usize = frame::HEADER_SIZE + size_of::<AppendBlock>();
@@ -188,6 +189,8 @@ pub enum PeerFrame<'a> {
     Hello(Hello),
     /// The other side refuses: the code's number and a sentence for a person.
     Refused(u16, &'a str),
+    /// How far the other side has applied: for who places leaders, not for consensus.
+    Applied(Position),
     /// A message for the core; with [`PeerMessage::Append`] its data, otherwise empty.
     Message(PeerMessage, &'a [u8]),
 }
@@ -216,6 +219,14 @@ pub fn put_hello(out: &mut Vec<u8>, hello: &Hello) -> Result<(), Full> {
 /// [`Full`] if it does not fit `out`'s capacity.
 pub fn put_refused(out: &mut Vec<u8>, code: RefusedCode, reason: &str) -> Result<(), Full> {
     frame::put(out, &RefusedBlock { code: (code as u16).into(), padding: [0; 6] }, reason.as_bytes())
+}
+
+/// Writes how far this side has applied.
+///
+/// # Errors
+/// [`Full`] if it does not fit `out`'s capacity.
+pub fn put_applied(out: &mut Vec<u8>, applied: Position) -> Result<(), Full> {
+    frame::put(out, &AppliedBlock { applied: applied.0.into() }, &[])
 }
 
 /// Writes a message; `data` is what an append carries, in as many pieces as it lies in.
@@ -335,6 +346,10 @@ pub fn read<'a>(frame: &Frame<'a>) -> Result<PeerFrame<'a>, FrameError> {
     if frame.is::<TimeoutNowBlock>() {
         let (block, _) = frame.read::<TimeoutNowBlock>()?;
         return Ok(message(PeerMessage::TimeoutNow(TimeoutNow { term: Term(block.term.get()) })));
+    }
+    if frame.is::<AppliedBlock>() {
+        let (block, _) = frame.read::<AppliedBlock>()?;
+        return Ok(PeerFrame::Applied(Position(block.applied.get())));
     }
     if frame.is::<HelloBlock>() {
         let (block, _) = frame.read::<HelloBlock>()?;
