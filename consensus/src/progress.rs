@@ -118,14 +118,14 @@ impl Peer {
             Mode::Probe { .. } => Due::Data(self.round + 1),
             Mode::Replicate if idle => Due::Empty(self.round + 1),
             Mode::Replicate if self.told_commit < commit && passed(self.sent_at, COMMIT_CARRIER_NS, now) => {
-                Due::Empty(self.round)
+                Due::Empty(self.data_round(heartbeat_ns, now))
             }
             Mode::Replicate => Due::Nothing,
         }
     }
 
-    /// The round that data sent now carries while appends follow each other: a new one whenever a heartbeat would
-    /// otherwise be due, so that a peer whose disk is slow still gives signs of life.
+    /// The round of what is sent now for its own sake, data or a commit position: a new one if the last is as old as a
+    /// heartbeat, so that a peer with nothing to acknowledge (its disk is slow) still gives signs of life.
     pub(crate) fn data_round(&self, heartbeat_ns: u64, now: Instant) -> u64 {
         self.round + u64::from(passed(self.round_at, heartbeat_ns, now))
     }
