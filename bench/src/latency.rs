@@ -111,7 +111,8 @@ pub fn run(options: LatencyOptions) -> Result<()> {
 /// One plot for each durability, with its logs.
 fn write_plots(directory: &std::path::Path, figures: &Figures, series: &[(Variant, Series)]) -> Result<()> {
     for variant in figures.variants() {
-        let own: Vec<Series> = series.iter().filter(|(of, _)| *of == variant).map(|(_, series)| series.clone()).collect();
+        let own: Vec<Series> =
+            series.iter().filter(|(of, _)| *of == variant).map(|(_, series)| series.clone()).collect();
         let title = format!("{} latency", figures::name(variant));
         for file in report::write_all(directory, &title, &own)? {
             println!("wrote {}", file.display());

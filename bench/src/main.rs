@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use evershard_bench::floor::plan::{ClientKind, Idle, Placement};
 use evershard_bench::floor::process::NodeOptions;
 use evershard_bench::floor::{self, FloorOptions, Variant};
+use evershard_bench::latency::cluster::{self, EchoNodeOptions};
 use evershard_bench::latency::{self, LatencyOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -24,11 +25,14 @@ struct Arguments {
 enum Command {
     /// The machine's limit for a three-hop quorum echo, with no product in between.
     Floor(FloorArguments),
-    /// The latency of a cluster, open loop, from each request's scheduled time.
+    /// The latency and throughput of a cluster of three processes, beside the floor.
     Latency(LatencyOptions),
     /// One process of the floor; started by the floor itself.
     #[command(hide = true)]
     FloorNode(NodeOptions),
+    /// One node of the cluster; started by `latency` itself.
+    #[command(hide = true)]
+    EchoNode(EchoNodeOptions),
 }
 
 #[derive(clap::Args)]
@@ -69,11 +73,16 @@ struct FloorArguments {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    // Nodes tell of their elections at info; among the progress only what is wrong should show.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .init();
     let result = match Arguments::parse().command {
         Command::Floor(arguments) => run_floor(arguments),
         Command::Latency(options) => latency::run(options),
         Command::FloorNode(options) => floor::process::serve(&options),
+        Command::EchoNode(options) => cluster::serve(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -136,7 +136,7 @@ impl Recorder {
 
     fn cut(&mut self, length: Duration) {
         let histogram = std::mem::replace(&mut self.current, new_histogram());
-        self.series.total.add(&histogram).expect("the total resizes itself");
+        self.series.total.add(&histogram).expect("both have the same range");
         self.series.intervals.push(Interval { start: self.current_start, length, histogram });
         self.current_start += length;
     }
@@ -194,11 +194,16 @@ fn microseconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1000.0
 }
 
+/// With its range from the begin: `saturating_record` clamps to it and never resizes, so that a histogram that starts
+/// small would take every latency for its upper bound.
 fn new_histogram() -> Histogram<u64> {
-    Histogram::new(SIGNIFICANT_DIGITS).expect("three digits are in the crate's range")
+    Histogram::new_with_max(LATENCY_MAX_NS, SIGNIFICANT_DIGITS)
+        .expect("an hour at three digits is in the crate's range")
 }
 
 const SIGNIFICANT_DIGITS: u8 = 3;
+/// An hour; what is longer counts as this.
+const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -1,5 +1,6 @@
 //! A follower's side of replication: does an append match, what of it is new, and when is an answer owed.
 
+use evershard_protocol::limits::APPEND_SIZE_MAX;
 use evershard_protocol::peer::{Append, AppendReply, Hint};
 use evershard_protocol::{Instant, NodeId, Position, Term};
 
@@ -230,6 +231,6 @@ impl Raft {
 fn is_sensible(append: &Append) -> bool {
     let grows = append.previous_term <= append.data_term && append.data_term <= append.term;
     let dated = append.size == 0 || append.data_term > Term(0);
-    let ends = append.previous.0.checked_add(append.size).is_some();
+    let ends = append.size <= APPEND_SIZE_MAX as u64 && append.previous.0.checked_add(append.size).is_some();
     append.term > Term(0) && append.term <= TERM_MAX && grows && dated && ends
 }

@@ -1,5 +1,6 @@
 //! A leader's side of replication: what to send to whom, what the answers mean, and what is committed.
 
+use evershard_protocol::limits::{APPEND_SIZE_MAX, RECORD_SIZE_MAX};
 use evershard_protocol::peer::{Append, AppendReply, Hint};
 use evershard_protocol::{Instant, NodeId, Position};
 
@@ -12,7 +13,7 @@ impl Raft {
     /// What to send to a peer now: data of one term run, or a heartbeat or commit position if one is due. Asked again
     /// after every [`Raft::on_append_sent`] until it says `None`.
     ///
-    /// The data is at most `size_max` bytes and what may be in flight to one peer. It need not end at the end of a
+    /// The data is at most `size_max` bytes, what one frame carries, and what may be in flight to one peer. It need not end at the end of a
     /// record: the caller cuts it at the last one that fits. If not even one record fits `size_max`, the caller asks
     /// again with 0, which never plans data.
     pub fn plan_append(&mut self, to: NodeId, now: Instant, size_max: u64) -> Option<Append> {
@@ -25,7 +26,7 @@ impl Raft {
             return None;
         }
         let heartbeat_ns = self.timing.heartbeat_ns;
-        let room = self.data_size_max(peer).min(size_max);
+        let room = self.data_size_max(peer).min(size_max).min(APPEND_SIZE_MAX as u64);
         let (size, round) = match (peer.mode, peer.due(self.commit, heartbeat_ns, self.now)) {
             (Mode::Replicate, _) if room > 0 => (room, peer.data_round(heartbeat_ns, self.now)),
             (_, Due::Nothing) => return None,
@@ -159,8 +160,6 @@ impl Raft {
         };
         let room = self.inflight_size_max.saturating_sub(peer.next.since(acknowledged));
         // Less room than for any record must reach to the end of the run, or it could not be used.
-        if room >= left || room >= RECORD_SIZE_MAX { left.min(room) } else { 0 }
+        if room >= left || room >= RECORD_SIZE_MAX as u64 { left.min(room) } else { 0 }
     }
 }
-
-const RECORD_SIZE_MAX: u64 = evershard_protocol::limits::RECORD_SIZE_MAX as u64;

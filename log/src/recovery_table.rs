@@ -38,7 +38,7 @@ pub enum HeaderState {
     Valid,
     /// Something is there that does not belong there.
     Damaged,
-    /// A block that an earlier segment wrote into the same file.
+    /// A block that an earlier segment, which is gone, wrote into the same file.
     Stale,
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Reading<'a> {
     buffer: Vec<u8>,
     segment: SegmentNumber,
     offset: u64,
+    /// Of all segments there are: a block with one of these in another segment was misdirected, it is not left over.
+    nonces: Vec<u64>,
 }
 
 /// One segment, as far as its first blocks tell.
@@ -108,7 +110,13 @@ impl Rest {
 
 impl<'a> Reading<'a> {
     pub fn new(source: &'a mut dyn SegmentSource) -> Self {
-        Self { source, buffer: Vec::with_capacity(BUFFER_SIZE), segment: SegmentNumber(0), offset: 0 }
+        Self {
+            source,
+            buffer: Vec::with_capacity(BUFFER_SIZE),
+            segment: SegmentNumber(0),
+            offset: 0,
+            nonces: Vec::new(),
+        }
     }
 
     /// The `size` bytes at `offset`, which lie within the segment.
@@ -131,10 +139,21 @@ impl<'a> Reading<'a> {
     pub fn survey(&mut self, identity: &Identity) -> Result<Vec<Surveyed>, RecoveryError> {
         let numbers = self.source.segments().to_vec();
         assert!(numbers.is_sorted_by(|a, b| a < b), "the source lists segments in order");
-        numbers.into_iter().map(|number| self.survey_one(identity, number)).collect()
+        let mut segments = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            segments.push(self.survey_header(identity, number)?);
+        }
+        self.nonces = segments.iter().filter_map(Surveyed::header).map(|header| header.nonce).collect();
+        for segment in &mut segments {
+            if let SegmentState::Ready { header, .. } = segment.state {
+                let start = self.start_block(segment)?;
+                segment.state = SegmentState::Ready { header, start };
+            }
+        }
+        Ok(segments)
     }
 
-    fn survey_one(&mut self, identity: &Identity, number: SegmentNumber) -> Result<Surveyed, RecoveryError> {
+    fn survey_header(&mut self, identity: &Identity, number: SegmentNumber) -> Result<Surveyed, RecoveryError> {
         let found_size = self.source.size(number);
         let mut surveyed = Surveyed { number, size: found_size - found_size % UNIT, state: SegmentState::Empty };
         if surveyed.size < FIRST_BLOCK {
@@ -153,10 +172,6 @@ impl<'a> Reading<'a> {
             Err(SegmentError::Empty) if !self.holds_blocks(&surveyed)? => SegmentState::Empty,
             Err(SegmentError::Empty | SegmentError::Damaged) => SegmentState::Damaged,
         };
-        if let SegmentState::Ready { header, .. } = surveyed.state {
-            let start = self.start_block(&surveyed)?;
-            surveyed.state = SegmentState::Ready { header, start };
-        }
         Ok(surveyed)
     }
 
@@ -184,7 +199,8 @@ impl<'a> Reading<'a> {
             }
         };
         let draft = &block.draft;
-        if Some(draft.nonce) != nonce && draft.offset == offset && draft.segment < segment.number {
+        let unknown = !self.nonces.contains(&draft.nonce);
+        if unknown && draft.offset == offset && draft.segment < segment.number {
             return Ok(Slot::without_block(HeaderState::Stale));
         }
         let kind_fits = (draft.kind == BlockKind::SegmentStart) == (offset == FIRST_BLOCK);

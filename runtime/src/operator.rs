@@ -177,7 +177,9 @@ pub enum OperatorError {
     #[error("{0}\n\nhint: leadership may just have moved: try again")]
     Client(#[from] ClientError),
     /// What was begun did not come to an end in time.
-    #[error("shard {shard}: {what} did not happen within {waited:?}\n\nhint: `evershard status` shows who lags or is in trouble")]
+    #[error(
+        "shard {shard}: {what} did not happen within {waited:?}\n\nhint: `evershard status` shows who lags or is in trouble"
+    )]
     Timeout {
         /// The shard.
         shard: u16,
@@ -321,7 +323,11 @@ fn ask_replica(shard: u16, node: u8, address: String, timeout: Duration) -> Repl
     let state = answer.and_then(|text| read_state(&address, &text).map_err(|error| error.to_string()));
     let state = state.and_then(|state| {
         let found = (state.shard, state.node);
-        if found == (shard, node) { Ok(state) } else { Err(format!("shard {} of node {} answers there", found.0, found.1)) }
+        if found == (shard, node) {
+            Ok(state)
+        } else {
+            Err(format!("shard {} of node {} answers there", found.0, found.1))
+        }
     });
     match state {
         Ok(state) => ReplicaStatus { shard, node, address, state: Some(state), unreachable: None },

@@ -37,8 +37,8 @@ fn siblings(host: &Host, critical: &CpuList) -> Finding {
         why: "hardware threads share execution units and caches; a neighbour's work is this one's tail",
         change: "echo off > /sys/devices/system/cpu/smt/control, or give shards one thread of each core only",
     };
-    let groups = host
-        .online()
+    let online = host.online();
+    let groups = online
         .iter()
         .filter_map(|core| host.cpu_list(&format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")));
     let groups: Vec<CpuList> = groups.collect();

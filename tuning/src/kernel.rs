@@ -1,6 +1,6 @@
 //! The kernel's io_uring: new enough, allowed, and working with a shard's setup flags.
 
-use io_uring::IoUring;
+use io_uring::{IoUring, cqueue, squeue};
 
 use crate::finding::{Advice, Finding, Grade};
 use crate::host::Host;
@@ -66,7 +66,7 @@ fn ring() -> Finding {
         change: "look at the kernel's version, kernel.io_uring_disabled, the container's seccomp profile and the \
                  limit of locked memory",
     };
-    let mut builder = IoUring::builder();
+    let mut builder = IoUring::<squeue::Entry, cqueue::Entry>::builder();
     builder.setup_single_issuer().setup_defer_taskrun();
     match builder.build(RING_ENTRIES) {
         Ok(_) => Finding::new("ring", Grade::Good, format!("created with {RING_ENTRIES} entries"), &advice),

@@ -53,8 +53,7 @@ pub fn closed_loop(client: &mut Client, name: &str, size: usize, length: Duratio
 pub fn window(client: &mut Client, size: usize, window_len: usize, length: Duration) -> Result<Throughput> {
     let payload = vec![FILLING; size];
     let warm_up = length / WARM_UP_SHARE;
-    let mut failed = None;
-    let mut replies = 0_u64;
+    let mut tally = Tally::default();
     let mut begin = Instant::now();
     let mut is_warm = false;
     let throughput = loop {
@@ -65,13 +64,13 @@ pub fn window(client: &mut Client, size: usize, window_len: usize, length: Durat
                 Err(error) => return Err(error.into()),
             }
         }
-        client.poll(Some(REPLY_MAX), &mut |event| count(&event, &mut replies, &mut failed))?;
-        check(failed)?;
+        client.poll(Some(REPLY_MAX), &mut |event| _ = tally.take(&event, size))?;
+        tally.check()?;
         let elapsed = begin.elapsed();
         if !is_warm && elapsed >= warm_up {
-            (is_warm, replies, begin) = (true, 0, Instant::now());
+            (is_warm, tally.replies, begin) = (true, 0, Instant::now());
         } else if is_warm && elapsed >= length {
-            break Throughput { replies, elapsed };
+            break Throughput { replies: tally.replies, elapsed };
         }
     };
     drain(client)?;
@@ -89,7 +88,7 @@ pub fn open_loop(client: &mut Client, name: &str, size: usize, rate: f64, length
     let mut schedule = Schedule::new(rate, length);
     let mut recorder = Recorder::new(name, INTERVAL);
     let mut intended: VecDeque<Duration> = VecDeque::with_capacity(client_window(rate));
-    let mut failed = None;
+    let mut tally = Tally::default();
     let begin = Instant::now();
     loop {
         let now = begin.elapsed();
@@ -111,17 +110,15 @@ pub fn open_loop(client: &mut Client, name: &str, size: usize, rate: f64, length
             Some(wait) => wait.saturating_sub(WAIT_MIN),
         };
         client.poll(Some(wait), &mut |event| {
-            let mut replies = 0;
-            count(&event, &mut replies, &mut failed);
-            if replies == 1 {
+            if tally.take(&event, size) {
                 // Replies come in the order of the requests. The clock is read for each: a batch is not instant.
                 let replied = begin.elapsed();
                 let intended = intended.pop_front().expect("a session answers each request once");
                 recorder.record(replied, replied.saturating_sub(intended));
             }
         })?;
-        check(failed)?;
-        ensure!(begin.elapsed() < length + OVERTIME_MAX, "{name}: the rate is beyond the cluster; lower --rates");
+        tally.check()?;
+        ensure!(begin.elapsed() < length * 2 + REPLY_MAX, "{name}: the rate is beyond the cluster; lower --rates");
     }
     Ok(recorder.finish(begin.elapsed()))
 }
@@ -137,26 +134,39 @@ fn warm_up(client: &mut Client, payload: &[u8], length: Duration) -> Result<()> 
 fn drain(client: &mut Client) -> Result<()> {
     let begin = Instant::now();
     while client.unanswered() > 0 {
-        ensure!(begin.elapsed() < OVERTIME_MAX, "{} requests stay unanswered", client.unanswered());
+        ensure!(begin.elapsed() < DRAIN_MAX, "{} requests stay unanswered", client.unanswered());
         client.poll(Some(REPLY_MAX), &mut |_| {})?;
     }
     Ok(())
 }
 
-fn count(event: &ClientEvent<'_>, replies: &mut u64, failed: &mut Option<ReplyStatus>) {
-    // A reconnection is not an error here: its pause is in the latencies.
-    if let ClientEvent::Reply { status, .. } = event {
-        *replies += 1;
-        if *status != ReplyStatus::Applied {
-            *failed = Some(*status);
-        }
-    }
+/// What came back, and whether it is what was asked for.
+#[derive(Debug, Default)]
+struct Tally {
+    replies: u64,
+    last_position: u64,
+    wrong: Option<String>,
 }
 
-fn check(failed: Option<ReplyStatus>) -> Result<()> {
-    match failed {
-        Some(status) => bail!("a request was answered with {status:?}"),
-        None => Ok(()),
+impl Tally {
+    /// Takes one event; whether it was a reply. A reconnection is no error: its pause is in the latencies.
+    fn take(&mut self, event: &ClientEvent<'_>, size: usize) -> bool {
+        let ClientEvent::Reply { request, position, status, payload, .. } = event else { return false };
+        self.replies += 1;
+        // Each request is a record of its own: a reply that is counted twice or made up would not move forward.
+        if *status != ReplyStatus::Applied || payload.len() != size || position.0 <= self.last_position {
+            let bytes = payload.len();
+            self.wrong = Some(format!("{request}: {status:?} at {position} with {bytes} bytes, not an echo of {size}"));
+        }
+        self.last_position = position.0;
+        true
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.wrong {
+            Some(wrong) => bail!("{wrong}; the position before was {}", self.last_position),
+            None => Ok(()),
+        }
     }
 }
 
@@ -167,10 +177,13 @@ fn client_window(rate: f64) -> usize {
 
 /// Of every length, before it.
 const WARM_UP_SHARE: u32 = 5;
-const INTERVAL: Duration = Duration::from_millis(100);
+/// What a load takes with its warm-up, relative to what it counts.
+pub const WITH_WARM_UP: f64 = 1.0 + 1.0 / WARM_UP_SHARE as f64;
+/// A new interval's histogram costs tens of microseconds on the measuring thread: rarely, so as not to be the tail.
+const INTERVAL: Duration = Duration::from_secs(1);
 const REPLY_MAX: Duration = Duration::from_secs(1);
-/// How long after its schedule's end an open loop may take for the rest.
-const OVERTIME_MAX: Duration = Duration::from_secs(10);
+/// How long the rest of a window may take.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// The kernel wakes a sleeper this late at worst on a core that is not busy, with a timer slack of 1 ns.
 const WAIT_MIN: Duration = Duration::from_micros(15);
 const FILLING: u8 = 0x45;

@@ -3,6 +3,7 @@
 mod elections;
 mod network;
 mod node;
+mod nonsense;
 mod oracle;
 mod recovery;
 mod replication;

@@ -236,7 +236,7 @@ impl Cluster {
     pub fn restart(&mut self, index: usize) {
         assert!(self.nodes[index].raft.is_none(), "it is running");
         let setup = &self.setup;
-        let ids = 0..u8::try_from(self.nodes.len().max(self.cut.len())).expect("few nodes");
+        let ids = 0..u8::try_from(self.cut.len()).expect("few nodes");
         let node = &mut self.nodes[index];
         let mut terms = TermTable::new();
         for record in &node.log {
@@ -359,26 +359,16 @@ impl Cluster {
         }
     }
 
-    /// The rest of a duty cycle: time, new writes, own records, letters.
+    /// The rest of a duty cycle: time, own records, new writes, letters.
     fn advance(&mut self, index: usize) {
         let now = self.now;
         let node = &mut self.nodes[index];
         let raft = node.raft.as_mut().expect("the node is running");
         raft.tick(now, &mut node.out);
-        if node.saving.is_none()
-            && let Some(hard) = raft.hard_state_to_save()
-        {
-            node.saving = Some((hard, now.after(self.setup.save_ns)));
-        }
         if raft.wants_term_start() {
-            let size = self.setup.record_size;
-            self.append_own(index, size);
+            self.append_own(index, self.setup.record_size);
         }
-        let node = &mut self.nodes[index];
-        if node.flushing.is_none() && node.dirty {
-            node.dirty = false;
-            node.flushing = Some((node.log.clone(), now.after(self.setup.flush_ns)));
-        }
+        self.nodes[index].begin_writes(now.after(self.setup.save_ns), now.after(self.setup.flush_ns));
         for (to, letter) in self.nodes[index].write_letters(now, self.setup.append_size_max) {
             self.post(index, usize::from(to.0), letter);
         }

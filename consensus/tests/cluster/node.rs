@@ -80,6 +80,20 @@ impl Node {
         }
     }
 
+    /// Begins to save and to write the log, unless a save or a write is under way.
+    pub fn begin_writes(&mut self, saved_at: Instant, flushed_at: Instant) {
+        let raft = self.raft.as_mut().expect("the node is running");
+        if self.saving.is_none()
+            && let Some(hard) = raft.hard_state_to_save()
+        {
+            self.saving = Some((hard, saved_at));
+        }
+        if self.flushing.is_none() && self.dirty {
+            self.dirty = false;
+            self.flushing = Some((self.log.clone(), flushed_at));
+        }
+    }
+
     pub fn write_letters(&mut self, now: Instant, size_max: u64) -> Vec<(NodeId, Letter)> {
         let raft = self.raft.as_mut().expect("the node is running");
         let mut letters = vec![];

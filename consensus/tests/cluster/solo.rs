@@ -5,22 +5,21 @@ use evershard_consensus::{
 };
 use evershard_protocol::peer::{Append, AppendReply, Hint, PeerMessage, TimeoutNow, Vote, VoteReply};
 use evershard_protocol::{Instant, NodeId, Position, Term};
-use proptest::prelude::*;
 
 use crate::network::MS;
 
-const PEER: NodeId = NodeId(1);
-const THIRD: NodeId = NodeId(2);
+pub const PEER: NodeId = NodeId(1);
+pub const THIRD: NodeId = NodeId(2);
 
 /// Node 0 of 3. Saves take as long as the scenario wants.
-struct Solo {
-    raft: Raft,
-    out: Output,
-    now: Instant,
+pub struct Solo {
+    pub raft: Raft,
+    pub out: Output,
+    pub now: Instant,
 }
 
 impl Solo {
-    fn new(durability: Durability, terms: &[(u64, u64)], term: u64) -> Self {
+    pub fn new(durability: Durability, terms: &[(u64, u64)], term: u64) -> Self {
         let mut table = TermTable::new();
         for &(term, end) in terms {
             table.append(Term(term), Position(end));
@@ -28,7 +27,7 @@ impl Solo {
         Self::restored(durability, table, HardState { term: Term(term), ..HardState::NEW })
     }
 
-    fn restored(durability: Durability, terms: TermTable, hard: HardState) -> Self {
+    pub fn restored(durability: Durability, terms: TermTable, hard: HardState) -> Self {
         let config = Config {
             id: NodeId(0),
             members: vec![NodeId(0), PEER, THIRD],
@@ -46,24 +45,24 @@ impl Solo {
         solo
     }
 
-    fn save(&mut self) {
+    pub fn save(&mut self) {
         if let Some(hard) = self.raft.hard_state_to_save() {
             self.raft.on_hard_state_saved(hard, &mut self.out);
         }
     }
 
-    fn said(&mut self) -> Vec<(NodeId, PeerMessage)> {
+    pub fn said(&mut self) -> Vec<(NodeId, PeerMessage)> {
         self.out.messages.drain(..).collect()
     }
 
-    fn hear(&mut self, from: NodeId, message: PeerMessage) -> Vec<(NodeId, PeerMessage)> {
+    pub fn hear(&mut self, from: NodeId, message: PeerMessage) -> Vec<(NodeId, PeerMessage)> {
         self.raft.on_message(from, &message, self.now, &mut self.out);
         self.raft.check_invariants();
         self.said()
     }
 
     /// Takes an append as a caller does: cut, append, report.
-    fn append(&mut self, from: NodeId, append: &Append) -> Taken {
+    pub fn append(&mut self, from: NodeId, append: &Append) -> Taken {
         let taken = self.raft.on_append(from, append, self.now, &mut self.out);
         if let Taken::Data { skip, .. } = taken
             && skip < append.size
@@ -74,14 +73,14 @@ impl Solo {
         taken
     }
 
-    fn reply(&mut self) -> Option<AppendReply> {
+    pub fn reply(&mut self) -> Option<AppendReply> {
         let reply = self.raft.take_reply(self.now)?;
         assert_eq!(reply.0, PEER);
         Some(reply.1)
     }
 
     /// Ticks until the timer is out.
-    fn time_out(&mut self) {
+    pub fn time_out(&mut self) {
         while self.raft.role() == Role::Follower {
             self.now = self.now.after(10 * MS);
             self.raft.tick(self.now, &mut self.out);
@@ -89,7 +88,7 @@ impl Solo {
     }
 
     /// Becomes leader with the vote of `PEER`.
-    fn lead(&mut self) {
+    pub fn lead(&mut self) {
         self.time_out();
         let term = self.raft.term().next();
         self.hear(PEER, grant(term.0, true));
@@ -99,7 +98,7 @@ impl Solo {
     }
 }
 
-fn vote(term: u64, last_term: u64, last: u64) -> Vote {
+pub fn vote(term: u64, last_term: u64, last: u64) -> Vote {
     Vote { term: Term(term), last: Position(last), last_term: Term(last_term), pre_vote: false, transfer: false }
 }
 
@@ -112,7 +111,7 @@ fn refusal(term: u64, pre_vote: bool) -> PeerMessage {
 }
 
 /// An append of (term, (previous, its term), (data term, size), commit, round).
-fn append(term: u64, previous: (u64, u64), data: (u64, u64), commit: u64, round: u64) -> Append {
+pub fn append(term: u64, previous: (u64, u64), data: (u64, u64), commit: u64, round: u64) -> Append {
     Append {
         term: Term(term),
         previous: Position(previous.0),
@@ -409,74 +408,4 @@ fn records_may_outlive_the_term_they_came_with() {
     assert_eq!(solo.raft.hard_state_to_save().map(|hard| hard.term), Some(Term(3)));
     solo.save();
     assert_eq!(solo.hear(PEER, PeerMessage::Vote(vote(3, 2, 999))), [(PEER, refusal(3, false))]);
-}
-
-fn number() -> impl Strategy<Value = u64> {
-    prop_oneof![8 => 0_u64..6, 4 => (0_u64..6).prop_map(|n| n * 64), 1 => (u64::MAX - 2)..=u64::MAX, 1 => any::<u64>()]
-}
-
-fn message() -> impl Strategy<Value = PeerMessage> {
-    let hint = proptest::option::of((number(), number()));
-    let (flag, other_flag) = (any::<bool>(), any::<bool>());
-    (0_u8..5, [(); 6].map(|()| number()), hint, flag, other_flag).prop_map(|(kind, n, hint, flag, other)| match kind {
-        0 => PeerMessage::Append(append(n[0], (n[1], n[2]), (n[3], n[4]), n[5], n[1] % 5)),
-        1 => PeerMessage::AppendReply(AppendReply {
-            term: Term(n[0]),
-            received: Position(n[1]),
-            durable: Position(n[2]),
-            round: n[3],
-            rejected: hint.map(|(position, term)| Hint { position: Position(position), term: Term(term) }),
-            recovering: flag,
-        }),
-        2 => PeerMessage::Vote(Vote { pre_vote: flag, transfer: other, ..vote(n[0], n[1], n[2]) }),
-        3 => PeerMessage::VoteReply(VoteReply {
-            term: Term(n[0]),
-            granted: n[1].is_multiple_of(2),
-            pre_vote: flag,
-            recovering: other,
-        }),
-        _ => PeerMessage::TimeoutNow(TimeoutNow { term: Term(n[0]) }),
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
-
-    /// Whatever peers say, the replica goes on, its invariants hold and commit does not go back.
-    #[test]
-    fn nonsense_from_peers_harms_nobody(
-        messages in proptest::collection::vec((0_u8..4, message(), 0_u64..40), 1..80),
-        durability in prop_oneof![Just(Durability::Durable), Just(Durability::Replicated)],
-    ) {
-        let mut solo = Solo::new(durability, &[(1, 64), (2, 128)], 2);
-        for (from, message, wait_ms) in messages {
-            let commit = solo.raft.commit();
-            solo.now = solo.now.after(wait_ms * MS);
-            solo.raft.tick(solo.now, &mut solo.out);
-            match message {
-                PeerMessage::Append(append) => drop(solo.append(NodeId(from), &append)),
-                message => drop(solo.hear(NodeId(from), message)),
-            }
-            solo.save();
-            if solo.raft.wants_term_start() {
-                solo.raft.on_appended(solo.raft.term(), solo.raft.last().advance(64));
-            }
-            if wait_ms % 4 == 0 {
-                solo.raft.on_durable(solo.raft.last());
-            }
-            for peer in [PEER, THIRD] {
-                let mut planned_len = 0;
-                while let Some(append) = solo.raft.plan_append(peer, solo.now, 1000) {
-                    solo.raft.on_append_sent(peer, &append, solo.now);
-                    planned_len += 1;
-                    prop_assert!(planned_len < 1000, "planning ends");
-                }
-            }
-            let _ = solo.raft.take_reply(solo.now);
-            let _ = solo.raft.next_deadline();
-            solo.out.messages.clear();
-            solo.raft.check_invariants();
-            prop_assert!(solo.raft.commit() >= commit);
-        }
-    }
 }

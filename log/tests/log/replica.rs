@@ -7,6 +7,9 @@ use evershard_log::{
 use evershard_protocol::record::{Draft, Kind, Record};
 use evershard_protocol::{Position, Term, Timestamp};
 
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use crate::disk::{Disk, IDENTITY, Random};
 
 pub const CONFIG: WriterConfig = WriterConfig { segment_size: SEGMENT_SIZE_MIN, writes_in_flight_max: 4 };
@@ -25,6 +28,8 @@ pub struct Replica {
     pub committed: Position,
     /// The stream as the disk has it after each block in flight; the first is what is known to be durable.
     versions: Vec<Version>,
+    /// Digests of all states the stream on disk ever went through, in all lives.
+    history: BTreeSet<u64>,
     nonce: u64,
     buffer: Vec<u8>,
 }
@@ -50,6 +55,7 @@ impl Replica {
             term: Term(1),
             committed: Position(0),
             versions: vec![Version { sequence: 0, complete: true, stream: Vec::new() }],
+            history: BTreeSet::from([digest(&[])]),
             nonce: seed | 1,
             buffer: vec![0xDD; WRITE_SIZE_MAX],
         }
@@ -128,6 +134,7 @@ impl Replica {
             self.disk.submit(write, &self.buffer[..write.size]);
             let submitted = self.index(self.writer.submitted());
             let stream = self.stream[..submitted].to_vec();
+            self.history.insert(digest(&stream));
             self.versions.push(Version { sequence: write.sequence, complete: false, stream });
         }
         plan
@@ -200,6 +207,11 @@ impl Replica {
         assert_eq!(self.end(), recovered.end);
     }
 
+    /// Whether the stream on disk was ever this.
+    pub fn was_ever(&self, stream: &[u8]) -> bool {
+        self.history.contains(&digest(stream))
+    }
+
     /// Recovers without any expectation.
     pub fn recovered(&mut self) -> Recovered {
         recover(&IDENTITY, self.disk.mount()).expect("no operator needed")
@@ -218,6 +230,12 @@ impl Replica {
         let read = read_back(&mut self.disk, self.writer.table(), &segments, from, durable);
         assert_eq!(read, self.stream[self.index(from)..self.index(durable)], "[{from}, {durable})");
     }
+}
+
+fn digest(stream: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    stream.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Reads [from, to) block by block.

@@ -53,20 +53,26 @@ fn a_cut_at_the_roll() {
     }
 }
 
-/// A file used again as it was: neither zeroed nor cared for, but with a header of its own.
+/// A trimmed segment's file used again as it was: not zeroed, but with a header of its own.
 #[test]
 fn stale_blocks_of_a_recycled_segment_never_pass() {
-    let mut replica = full_segment();
-    let (end, stale) = (replica.end(), file(&mut replica.disk, 1).clone());
-    let next = replica.writer.wants_segment().unwrap_or(SegmentNumber(2));
-    let recycled = replica.disk.files.entry(next).or_default();
-    let header = if recycled.is_empty() { vec![0; 4096] } else { recycled[..4096].to_vec() };
-    *recycled = stale;
-    recycled[..4096].copy_from_slice(&header);
+    let mut replica = Replica::new(5);
+    while replica.disk.files.len() < 4 {
+        replica.append_any();
+        replica.flush();
+    }
+    let first = SegmentNumber(1);
+    let stale = file(&mut replica.disk, 1).clone();
+    replica.disk.delete(first);
+    replica.writer.forget_before(SegmentNumber(2));
+    let begin = replica.writer.table().first().expect("segment 2");
+    let recycled = file(&mut replica.disk, 4);
+    assert!(recycled[4096..].iter().all(|byte| *byte == 0), "prepared ahead");
+    recycled[4096..].copy_from_slice(&stale[4096..]);
     let recovered = replica.recovered();
-    assert_eq!(recovered.end, end);
-    assert!(!matches!(recovered.verdict, Verdict::Faulty { .. }), "{:?}", recovered.verdict);
-    let stream = replica.stream.clone();
+    assert_eq!((recovered.start, recovered.end), (begin, replica.end()));
+    assert!(matches!(recovered.verdict, Verdict::TornTailCut { .. }), "{:?}", recovered.verdict);
+    let stream = replica.stream.split_off(replica.index(begin));
     replica.resume(&recovered, stream);
     replica.append(b"behind it");
     replica.flush();

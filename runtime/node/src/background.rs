@@ -337,6 +337,10 @@ async fn read_from(file: &DmaFile, request: &ReadRequest) -> Result<Chunk, ReadF
     Ok(chunk)
 }
 
+/// The system's own error, which glommio wraps: its number is what people are told.
 fn io_error<T>(error: glommio::GlommioError<T>) -> io::Error {
-    error.into()
+    match error {
+        glommio::GlommioError::IoError(source) | glommio::GlommioError::EnhancedIoError { source, .. } => source,
+        other => other.into(),
+    }
 }

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use evershard::operator::{self, ReplicaState, ReplicaStatus, ShardDigests};
+
+use self::operator::{ReplicaState, ReplicaStatus, ShardDigests};
+
+#[path = "../operator.rs"]
+mod operator;
 
 /// Looks at a running Evershard cluster and moves its leaders.
 #[derive(Parser)]
@@ -110,7 +114,17 @@ fn print_shards(shards: &BTreeMap<u16, Vec<ReplicaStatus>>) {
         }
         println!(
             "  {:>4}  {:<9}  {:>6}  {:>12}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}  {:>8}  {:<5}  digest",
-            "node", "role", "term", "snapshot", "applied", "committed", "durable", "appended", "lag", "sessions", "sound"
+            "node",
+            "role",
+            "term",
+            "snapshot",
+            "applied",
+            "committed",
+            "durable",
+            "appended",
+            "lag",
+            "sessions",
+            "sound"
         );
         let end = leader.and_then(|leader| leader.state.as_ref()).map(|state| state.appended);
         for replica in replicas {

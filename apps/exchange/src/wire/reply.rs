@@ -32,7 +32,7 @@ impl<T> Copy for Group<'_, T> {}
 impl<'a, T> Group<'a, T> {
     pub(super) fn new(bytes: &'a [u8], stride: usize) -> Self {
         assert!(stride >= size_of::<T>(), "checked by the reader");
-        assert!(bytes.len() % stride == 0, "cut by the reader");
+        assert!(bytes.len().is_multiple_of(stride), "cut by the reader");
         Self { bytes, stride, entries: PhantomData }
     }
 

@@ -32,16 +32,16 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => Just(Step::Send),
-        6 => (1_usize..300).prop_map(Step::ToServer),
-        4 => (1_usize..5).prop_map(Step::Commit),
-        6 => (1_usize..300).prop_map(Step::ToClient),
-        1 => Just(Step::Cut),
+        12 => Just(Step::Send),
+        10 => (1_usize..600).prop_map(Step::ToServer),
+        6 => (1_usize..4).prop_map(Step::Commit),
+        10 => (1_usize..400).prop_map(Step::ToClient),
+        2 => Just(Step::Cut),
         1 => (0_usize..3).prop_map(Step::Elect),
-        1 => Just(Step::Depose),
-        1 => any::<bool>().prop_map(Step::Busy),
+        1 => prop::bool::weighted(0.3).prop_map(Step::Busy),
         1 => (0_usize..20).prop_map(Step::Repeat),
-        3 => (1_u64..60).prop_map(Step::Wait),
+        4 => (1_u64..20).prop_map(Step::Wait),
+        1 => prop::bool::weighted(0.2).prop_map(|depose| if depose { Step::Depose } else { Step::Send }),
     ]
 }
 
@@ -252,7 +252,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn every_request_is_applied_once_and_answered_once_in_order(steps in prop::collection::vec(step(), 1..400)) {
+    fn every_request_is_applied_once_and_answered_once_in_order(steps in prop::collection::vec(step(), 1..800)) {
         let mut world = World::new();
         for step in steps {
             world.step(step);
