@@ -51,7 +51,7 @@ const MAGIC: [u8; 8] = *b"EVSBLOCK";
 const CHECKED_FROM: usize = 12;
 
 const _: () = assert!(BLOCK_HEADER_SIZE == 128, "the table above says so");
-const _: () = assert!(BLOCK_HEADER_SIZE <= SECTOR_SIZE, "the header is torn never, present or zero");
+const _: () = assert!(BLOCK_HEADER_SIZE <= SECTOR_SIZE, "the header is there or not, never torn");
 const _: () = assert!(WRITE_SIZE_MAX.is_multiple_of(BLOCK_ALIGNMENT), "a block is whole units");
 const _: () = assert!(BLOCK_ALIGNMENT.is_multiple_of(SECTOR_SIZE), "a unit is whole sectors");
 const _: () = assert!(RECORD_SIZE_MAX <= CONTENT_SIZE_MAX, "any record fits one block");
@@ -171,7 +171,7 @@ impl BlockDraft {
 /// A block's header whose checksum is right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlockHeader {
-    /// What the writer said.
+    /// What the writer said of it.
     pub draft: BlockDraft,
     /// Content bytes.
     pub used: usize,
@@ -200,7 +200,7 @@ impl BlockHeader {
     /// Reads the header of the block that begins at the front of `bytes` (at least one sector).
     ///
     /// # Errors
-    /// See [`HeaderFault`]; never panics, whatever the bytes, if there is one sector of them.
+    /// See [`HeaderFault`]; never panics, whatever the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
         let sector = &bytes[..SECTOR_SIZE];
         if is_zero(sector) {
@@ -303,6 +303,7 @@ fn zero_sectors(block: &[u8], used: usize) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::mem::offset_of;
 
     fn draft() -> BlockDraft {
         BlockDraft {
@@ -331,25 +332,25 @@ mod tests {
     #[test]
     fn layout_is_the_documented_one() {
         let offsets = [
-            ("magic", core::mem::offset_of!(RawHeader, magic), 8),
-            ("header_checksum", core::mem::offset_of!(RawHeader, header_checksum), 4),
-            ("content_checksum", core::mem::offset_of!(RawHeader, content_checksum), 4),
-            ("format", core::mem::offset_of!(RawHeader, format), 2),
-            ("kind", core::mem::offset_of!(RawHeader, kind), 2),
-            ("used", core::mem::offset_of!(RawHeader, used), 4),
-            ("size", core::mem::offset_of!(RawHeader, size), 2),
-            ("zero_sectors", core::mem::offset_of!(RawHeader, zero_sectors), 2),
-            ("chain", core::mem::offset_of!(RawHeader, chain), 4),
-            ("sequence", core::mem::offset_of!(RawHeader, sequence), 8),
-            ("settled", core::mem::offset_of!(RawHeader, settled), 8),
-            ("nonce", core::mem::offset_of!(RawHeader, nonce), 8),
-            ("segment", core::mem::offset_of!(RawHeader, segment), 8),
-            ("offset", core::mem::offset_of!(RawHeader, offset), 8),
-            ("first", core::mem::offset_of!(RawHeader, first), 8),
-            ("durable", core::mem::offset_of!(RawHeader, durable), 8),
-            ("committed", core::mem::offset_of!(RawHeader, committed), 8),
-            ("term", core::mem::offset_of!(RawHeader, term), 8),
-            ("reserved", core::mem::offset_of!(RawHeader, reserved), 24),
+            ("magic", offset_of!(RawHeader, magic), 8),
+            ("header_checksum", offset_of!(RawHeader, header_checksum), 4),
+            ("content_checksum", offset_of!(RawHeader, content_checksum), 4),
+            ("format", offset_of!(RawHeader, format), 2),
+            ("kind", offset_of!(RawHeader, kind), 2),
+            ("used", offset_of!(RawHeader, used), 4),
+            ("size", offset_of!(RawHeader, size), 2),
+            ("zero_sectors", offset_of!(RawHeader, zero_sectors), 2),
+            ("chain", offset_of!(RawHeader, chain), 4),
+            ("sequence", offset_of!(RawHeader, sequence), 8),
+            ("settled", offset_of!(RawHeader, settled), 8),
+            ("nonce", offset_of!(RawHeader, nonce), 8),
+            ("segment", offset_of!(RawHeader, segment), 8),
+            ("offset", offset_of!(RawHeader, offset), 8),
+            ("first", offset_of!(RawHeader, first), 8),
+            ("durable", offset_of!(RawHeader, durable), 8),
+            ("committed", offset_of!(RawHeader, committed), 8),
+            ("term", offset_of!(RawHeader, term), 8),
+            ("reserved", offset_of!(RawHeader, reserved), 24),
         ];
         crate::layout::check(include_str!("block.rs"), &offsets, BLOCK_HEADER_SIZE);
     }
@@ -359,11 +360,9 @@ mod tests {
         let block = sealed(b"0123456789");
         let header = BlockHeader::decode(&block).expect("just sealed");
         assert_eq!(header.draft, draft());
-        assert_eq!(header.content(&block), b"0123456789");
-        assert!(header.verifies(&block));
+        assert!(header.verifies(&block) && header.content(&block) == b"0123456789");
         assert!(header.belongs_at(SegmentNumber(3), 8192));
-        assert_eq!(header.end(), Position(650));
-        assert_eq!(block.len(), BLOCK_ALIGNMENT);
+        assert_eq!((header.end(), block.len()), (Position(650), BLOCK_ALIGNMENT));
     }
 
     #[test]
@@ -380,13 +379,11 @@ mod tests {
     fn missing_sectors_are_told_from_rot() {
         let mut content = vec![7_u8; 3000];
         content[900..2000].fill(0);
-        let block = sealed(&content);
-        let header = BlockHeader::decode(&block).expect("just sealed");
-        assert!(header.zero_sectors > 0 && !header.misses_sectors(&block));
-        let mut torn = block.clone();
+        let (mut torn, mut rotten) = (sealed(&content), sealed(&content));
+        let header = BlockHeader::decode(&torn).expect("just sealed");
+        assert!(header.zero_sectors > 0 && !header.misses_sectors(&torn));
         torn[SECTOR_SIZE * 5..SECTOR_SIZE * 6].fill(0);
         assert!(!header.verifies(&torn) && header.misses_sectors(&torn));
-        let mut rotten = block;
         rotten[SECTOR_SIZE * 5] ^= 1;
         assert!(!header.verifies(&rotten) && !header.misses_sectors(&rotten));
     }

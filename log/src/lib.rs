@@ -2,8 +2,8 @@
 //!
 //! The **log** is one stream of records ([`evershard_protocol::record`]), the same bytes on every replica. A replica
 //! writes the stream in **blocks**: one write is one block of whole 4096-byte units with a header of its own, and an
-//! acknowledged block is never written again. Blocks follow each other in **segments**, preallocated files. Where one replica
-//! cuts its blocks is its own business; positions are the stream's.
+//! acknowledged block is never written again. Blocks follow each other in **segments**, preallocated files. Where one
+//! replica cuts its blocks is its own business; positions are the stream's.
 //!
 //! * [`tail`]: the end of the stream in memory, where records are encoded once.
 //! * [`writer`]: which bytes go where next, and what is durable when.
@@ -17,23 +17,23 @@
 //!
 //! # The caller's duties
 //!
-//! 1. Prepare segments as [`segment`] says: zeros over the whole file first, made durable, then the header, made durable. A
-//!    recycled file is zeroed first of all at its header. Never give a number twice.
-//! 2. After [`recover`], make the segment files durable (`fdatasync`) before [`Writer::new`]: what recovery read may stand only in a
-//!    cache, and counts as durable from then on.
-//! 3. On [`Verdict::Faulty`], set [`SlotContent::recovering`] durably before the first write, and clear it when a leader has
-//!    brought the replica up to a position that a quorum confirmed since. The log says `Faulty` by itself until it has been
-//!    filled again up to where it once reached.
-//! 4. Compare [`Recovered::end`] with [`SlotContent::clean_end`] and with the snapshot's position: a log that ends below the first
-//!    lost something without a trace; one that ends below the second begins anew with [`Writer::reset`]. One that begins
-//!    ([`Recovered::start`]) above the snapshot needs another snapshot.
+//! 1. Prepare segments as [`segment`] says: zeros over the whole file first, made durable, then the header, made
+//!    durable. A recycled file is zeroed first of all at its header. Never give a number twice.
+//! 2. After [`recover`], make the segment files durable (`fdatasync`) before [`Writer::new`]: what recovery read may
+//!    stand only in a cache, and counts as durable from then on.
+//! 3. On [`Verdict::Faulty`], set [`SlotContent::recovering`] durably before the first write, and clear it when a
+//!    leader has brought the replica up to a position that a quorum confirmed since. The log says `Faulty` by itself
+//!    until it has been filled again up to where it once reached.
+//! 4. Compare [`Recovered::end`] with [`SlotContent::clean_end`] and with the snapshot's position: a log that ends
+//!    below the first lost something without a trace; one that ends below the second begins anew with
+//!    [`Writer::reset`]. One that begins ([`Recovered::start`]) above the snapshot needs another snapshot.
 //! 5. Never let the tail's floor rise above [`Writer::submitted`], and let floors be positions that were reached.
 //! 6. Hand every completion back, an incomplete write as an error. After an error nothing is written any more; stop
 //!    acknowledging and say why.
-//! 7. Cut [`Tail`] and [`Writer`] together, at a record boundary. An acknowledgement is due only for what was appended by the
-//!    leader that waits for it: [`Writer::durable`] knows positions, not terms.
-//! 8. Delete segments lowest number first, those below `table().locate(p)` of the lowest position `p` still needed, then
-//!    [`Writer::forget_before`]. Those in [`Recovered::unused`] may go at any time before the first write.
+//! 7. Cut [`Tail`] and [`Writer`] together, at a record boundary. An acknowledgement is due only for what was appended
+//!    by the leader that waits for it: [`Writer::durable`] knows positions, not terms.
+//! 8. Delete segments lowest number first, those below `table().locate(p)` of the lowest position `p` still needed,
+//!    then [`Writer::forget_before`]. Those in [`Recovered::unused`] may go at any time before the first write.
 //! 9. Read no further than [`Writer::durable`] ([`Location::until`]).
 //! 10. Write and read term and vote as [`slots`] says: the next write only when the one before is durable.
 //!

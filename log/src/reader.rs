@@ -28,8 +28,8 @@ pub enum ReadError {
 }
 
 /// Decodes the whole blocks at the front of `chunk`, which was read from `location.segment` at `location.offset`.
-/// Gives `sink` the stream bytes of [`from`, `location.end`) with their first position, block by block: whole records, if
-/// `from` is a record boundary.
+/// Gives `sink` the stream bytes of [`from`, `location.end`) with their first position, block by block: whole records,
+/// if `from` is a record boundary.
 ///
 /// Keep `location.end` to what is durable ([`Location::until`]): a block in flight does not read back. To go on, pass a
 /// location with `offset: next_offset, position: position_reached` and the chunk that begins there. A chunk of

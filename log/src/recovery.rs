@@ -1,10 +1,10 @@
 //! Finds the log again when a replica starts.
 //!
-//! Recovery walks the blocks from the oldest segment on and asks the table of [`crate::recovery_table`] at every place where
-//! no good block follows. The *lineage* is the chain of segments that leads to the newest one by their start blocks'
-//! `previous` field; a segment beside it was left by an earlier recovery. Within the lineage the next segment's start names the
-//! last good block before it; when the walk reaches that block it goes over to that segment, and whatever stands behind
-//! the block was left as well.
+//! Recovery walks the blocks from the oldest segment on and asks the table of [`crate::recovery_table`] at every place
+//! where no good block follows. The *lineage* is the chain of segments that leads to the newest one by their start
+//! blocks' `previous` field; a segment beside it was left by an earlier recovery. Within the lineage the next segment's
+//! start names the last good block before it; when the walk reaches that block it goes over to that segment, and
+//! whatever stands behind the block was left as well.
 
 use evershard_protocol::{Position, ServiceVersion, Term};
 use std::fmt;
@@ -33,8 +33,8 @@ pub trait SegmentSource {
 /// What recovery found.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// The stream begins here; what is below is in a snapshot. If no snapshot reaches up to here, this replica needs one from
-    /// a peer.
+    /// The stream begins here; what is below is in a snapshot. If no snapshot reaches up to here, this replica needs
+    /// one from a peer.
     pub start: Position,
     /// The stream ends here.
     pub end: Position,
@@ -150,8 +150,8 @@ impl fmt::Display for Cut {
         let (file, Self { position, offset, bytes_left, .. }) = (segment_file_name(self.segment), self);
         write!(
             f,
-            "the log ends at position {position}: writes were under way when it stopped. {bytes_left} bytes from {file} \
-             offset {offset} on were never acknowledged and are left unused"
+            "the log ends at position {position}: writes were under way when it stopped. {bytes_left} bytes from \
+             {file} offset {offset} on were never acknowledged and are left unused"
         )
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Legend. *header*: the block header found there: `Zero` nothing, `Valid` this segment's and of this place, `Stale` an
 //! older life of this file, `Damaged` anything else. *content*: `Good` its checksum and every record verify,
-//! `MissingSectors` sectors are missing (a tear), `Damaged` all sectors are there and it does not verify (rot), `NotRead`
-//! there is no valid header to read it by. *chain*: the block `Continues` the one before at its end, `Truncates` (begins
-//! below that end, which is how a cut of the stream looks), or `Breaks` (follows another block). *witness*: what stands behind
-//! this place, to the end of the newest segment: `None` zeros, `Leftover` something that proves nothing, `Later` a valid
-//! block that says that this place was durable before it was written itself. `*` is any.
+//! `MissingSectors` sectors are missing (a tear), `Damaged` all sectors are there and it does not verify (rot),
+//! `NotRead` there is no valid header to read it by. *chain*: the block `Continues` the one before at its end,
+//! `Truncates` (begins below that end, which is how a cut of the stream looks), or `Breaks` (follows another block).
+//! *witness*: what stands behind this place, to the end of the newest segment: `None` zeros, `Leftover` something that
+//! proves nothing, `Later` a valid block that says that this place was durable before it was written itself. `*` is
+//! any.
 //!
 //! ```text
 //! header   content         chain                 witness         -> decision
@@ -24,9 +25,9 @@
 //! Valid    NotRead         *                     *               -> Faulty
 //! ```
 //!
-//! Why a cut is safe: a block is acknowledged only when it and all before it are written. A place that misses sectors was never
-//! written whole, or it lost what it had; in the second case every block planned after its completion says so in
-//! its `settled` field. What is left is the loss of whole sectors at the very end of the log with nothing written
+//! Why a cut is safe: a block is acknowledged only when it and all before it are written. A place that misses sectors
+//! was never written whole, or it lost what it had; in the second case every block planned after its completion says so
+//! in its `settled` field. What is left is the loss of whole sectors at the very end of the log with nothing written
 //! after it, which no log can see by itself: the clean-stop mark and the peers do.
 
 /// The header found where a block is expected.

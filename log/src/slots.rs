@@ -17,8 +17,8 @@
 //! | 56 | 8 | clean_end | the log was durable up to here at a clean stop, 0 without flag 4 |
 //! | 64 | 32 | reserved_2 | zero |
 //!
-//! A slot of 4096 bytes holds these 96 bytes twice, at 0 and at 2048, so that one rotten sector destroys nothing. The write with sequence
-//! `n` goes to slot `n % 2`, and write `n + 1` begins only when write `n` is durable.
+//! A slot of 4096 bytes holds these 96 bytes twice, at 0 and at 2048, so that one rotten sector destroys nothing. The
+//! write with sequence `n` goes to slot `n % 2`, and write `n + 1` begins only when write `n` is durable.
 //!
 //! | one slot | other slot | what is taken |
 //! |---|---|---|
@@ -28,11 +28,11 @@
 //! | valid | damaged | the valid one, as `recovering` |
 //! | damaged | empty or damaged | refused: faulty, not absent |
 //!
-//! Why the valid one beside a damaged one is safe: a slot is only overwritten when the other is durable. So a write that was
-//! cut short destroys only the older of the two states, and what it was to say was not acted upon yet. But where
-//! sectors are written whole, a cut write leaves each copy either old or new, and a slot without any good copy has *rotted*: it
-//! may have been the newer one, with a vote the older does not know. Hence `recovering`: such a replica does not
-//! vote until a leader has brought it up to date.
+//! Why the valid one beside a damaged one is safe: a slot is only overwritten when the other is durable. So a write
+//! that was cut short destroys only the older of the two states, and what it was to say was not acted upon yet. But
+//! where sectors are written whole, a cut write leaves each copy either old or new, and a slot without any good copy
+//! has *rotted*: it may have been the newer one, with a vote the older does not know. Hence `recovering`: such a
+//! replica does not vote until a leader has brought it up to date.
 
 use evershard_protocol::checksum::crc32c;
 use evershard_protocol::{ClusterId, Incarnation, NodeId, Position, ShardId, Term};
@@ -109,8 +109,8 @@ pub enum SlotError {
     Damaged,
     /// The slots contradict each other.
     #[error(
-        "the two copies of term and vote contradict each other (write {older} and write {newer}). The file was probably \
-         put together from two backups: remove this node's data directory and let it come back as a learner"
+        "the two copies of term and vote contradict each other (write {older} and write {newer}). The file was \
+         probably put together from two backups: remove this node's data directory and let it come back as a learner"
     )]
     Contradiction {
         /// Sequence of the older slot.
@@ -131,7 +131,7 @@ pub enum SlotError {
     },
     /// A newer release wrote them.
     #[error(
-        "the term and vote have format {0}, which this release does not know. A newer release wrote them: upgrade this node"
+        "term and vote have format {0}, which this release does not know: a newer one wrote them, upgrade this node"
     )]
     NewerFormat(u16),
 }

@@ -5,7 +5,7 @@
 //! | 0 | 8 | previous | segment that holds the block before this one, 0 if there is none |
 //! | 8 | 8 | previous_sequence | sequence of that block, 0 if there is none |
 //! | 16 | 8 | known_end | the log once reached up to here before damage was found; 0 if it is whole |
-//! | 24 | 2 | cause | 1 the segment before was full, 2 its torn tail was left, 3 its faulty rest was left, 4 the log begins anew here |
+//! | 24 | 2 | cause | why the log goes on here: see [`StartCause`] |
 //! | 26 | 2 | format | version of this layout, 1 |
 //! | 28 | 4 | runs_len | runs that follow |
 //! | 32 | 4 | versions_len | service versions that follow the runs |

@@ -1,7 +1,7 @@
 //! The sparse table from stream positions to places on disk.
 //!
-//! An entry names the place of one block: at least one entry per 64 KiB of file, one for each segment's first block, and
-//! one for every block that begins below the end of what came before it (a truncation). Between two entries
+//! An entry names the place of one block: at least one entry per 64 KiB of file, one for each segment's first block,
+//! and one for every block that begins below the end of what came before it (a truncation). Between two entries
 //! the blocks of a segment follow each other without a gap, so a reader finds its way by their headers.
 
 use evershard_protocol::Position;

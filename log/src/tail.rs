@@ -1,8 +1,8 @@
 //! The end of the stream, in memory.
 //!
-//! Records are encoded here once and go from here to the file and to the peers. One buffer of fixed capacity is used as a
-//! bip-buffer: a record that does not fit between the last one and the buffer's end goes to the buffer's front, so no record is
-//! ever split and any range of the stream is at most two slices.
+//! Records are encoded here once and go from here to the file and to the peers. One buffer of fixed capacity is used as
+//! a bip-buffer: a record that does not fit between the last one and the buffer's end goes to the buffer's front, so no
+//! record is ever split and any range of the stream is at most two slices.
 //!
 //! ```text
 //! |  wrap .. end  |  free  |  start .. wrap  | unused |      wrapped
@@ -124,7 +124,8 @@ impl Tail {
         region.place(padded_size, self.buffer.len()).is_some()
     }
 
-    /// Cuts the stream: drops what is behind the record boundary `to`. Below [`Tail::start`] the tail becomes empty at `to`.
+    /// Cuts the stream: drops what is behind the record boundary `to`. Below [`Tail::start`] the tail becomes empty at
+    /// `to`.
     ///
     /// # Panics
     /// If `to` lies behind the end: nothing can be cut there.

@@ -7,7 +7,7 @@
 use evershard_protocol::{Position, Term};
 use std::collections::VecDeque;
 
-use crate::block::{BLOCK_ALIGNMENT, BLOCK_HEADER_SIZE, BlockDraft, BlockKind, CONTENT_SIZE_MAX, WRITE_SIZE_MAX};
+use crate::block::{BLOCK_HEADER_SIZE, BlockDraft, BlockKind, CONTENT_SIZE_MAX, WRITE_SIZE_MAX};
 use crate::recovery::Recovered;
 use crate::segment::{SEGMENT_HEADER_SIZE, SegmentHeader, SegmentNumber, is_segment_size};
 use crate::start::{History, Start, StartCause};
@@ -54,9 +54,9 @@ pub enum Plan {
 pub struct Write {
     /// The segment to write to.
     pub segment: SegmentNumber,
-    /// Where in its file; a multiple of [`BLOCK_ALIGNMENT`].
+    /// Where in its file; a multiple of [`crate::BLOCK_ALIGNMENT`].
     pub offset: u64,
-    /// Bytes at the front of the buffer to write; a multiple of [`BLOCK_ALIGNMENT`].
+    /// Bytes at the front of the buffer to write; a multiple of [`crate::BLOCK_ALIGNMENT`].
     pub size: usize,
     /// Names the write when it is complete.
     pub sequence: u64,
@@ -317,7 +317,8 @@ impl Writer {
         assert!(self.durable <= self.submitted, "what is durable was handed out");
     }
 
-    /// The stream is cut at the record boundary `to`; the next block begins there. Nothing changes if `to` was not handed out yet.
+    /// The stream is cut at the record boundary `to`; the next block begins there. Nothing changes if `to` was not
+    /// handed out yet.
     ///
     /// # Panics
     /// If `to` is below the log's begin: what a snapshot covers cannot be cut.
@@ -395,5 +396,3 @@ impl Writer {
         self.segments.get(index)
     }
 }
-
-const _: () = assert!(WRITE_SIZE_MAX.is_multiple_of(BLOCK_ALIGNMENT), "writes keep to the alignment");

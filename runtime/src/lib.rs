@@ -60,6 +60,8 @@ pub mod client {
     pub use evershard_client::*;
 }
 #[cfg(feature = "client")]
+pub mod operator;
+#[cfg(feature = "client")]
 pub use client::{Client, ClientConfig};
 #[cfg(feature = "node")]
 pub use node::{Node, NodeConfig};

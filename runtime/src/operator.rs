@@ -205,10 +205,11 @@ pub fn cluster_status(addresses: &[String], timeout: Duration) -> Result<Vec<Rep
     }
     targets.sort_unstable();
     let ask = |(shard, node, address): (u16, u8, String)| ask_replica(shard, node, address, timeout);
-    std::thread::scope(|scope| {
+    let replicas = std::thread::scope(|scope| {
         let asked: Vec<_> = targets.into_iter().map(|target| scope.spawn(move || ask(target))).collect();
         asked.into_iter().map(|thread| thread.join().expect("asking does not panic")).collect()
-    })
+    });
+    Ok(replicas)
 }
 
 /// Has every shard append a digest record and waits until all replicas that can be asked show its digest; `timeout`

@@ -79,7 +79,7 @@ impl Cluster {
         loop {
             self.check()?;
             let mut config = ClientConfig::new(self.endpoints.clone(), ShardId(0));
-            config.window_len = window_len.try_into().context("the window is too large")?;
+            config.window_len = window_len;
             config.spin = spin;
             let client = Client::connect(&config).context("the cluster did not become ready")?;
             if client.leader() == Some(NodeId(0)) {

@@ -21,7 +21,6 @@ fn draw(path: &Path, title: &str, series: &[&Series]) -> Result<(), Box<dyn std:
     let nines = series.iter().map(|series| nines_max(&series.total)).max().unwrap_or(1);
     let floor = series.iter().map(|series| microseconds(series.total.min_nz())).fold(f64::INFINITY, f64::min);
     let ceiling = series.iter().map(|series| microseconds(series.total.max())).fold(1.0, f64::max);
-    // Room above the highest line for the legend, a row for each series on a log scale.
     let low = floor.max(0.1) * 0.8;
     let high = ceiling * 1.2;
     let root = SVGBackend::new(path, (WIDTH, HEIGHT)).into_drawing_area();
@@ -30,6 +29,7 @@ fn draw(path: &Path, title: &str, series: &[&Series]) -> Result<(), Box<dyn std:
     let mut chart = ChartBuilder::on(&plot_area)
         .caption(title, ("sans-serif", 24))
         .margin(16)
+        .margin_right(48)
         .x_label_area_size(48)
         .y_label_area_size(80)
         .build_cartesian_2d(0.0..f64::from(nines), (low..high).log_scale())?;

@@ -1,5 +1,6 @@
 //! Raft in a small deterministic network: scenarios, and a swarm of random ones.
 
+mod acknowledgements;
 mod elections;
 mod network;
 mod node;
@@ -10,3 +11,4 @@ mod replication;
 mod solo;
 mod swarm;
 mod transfer;
+mod votes;

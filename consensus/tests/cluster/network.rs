@@ -286,9 +286,10 @@ impl Cluster {
         }
     }
 
-    /// Every letter arrives again, and every running pair has a new link.
+    /// Every letter arrives again and in order, and every running pair has a link.
     pub fn heal(&mut self) {
         self.setup.loss = 0;
+        self.setup.unruly = false;
         for a in 0..self.nodes.len() {
             self.nodes[a].paused = false;
             self.nodes[a].disk_stuck = false;

@@ -1,5 +1,6 @@
 //! Random runs: everything that may go wrong does, nothing that was committed is ever lost or different, and when the
-//! trouble is over all replicas agree. A failure names its seed.
+//! trouble is over all replicas agree. A failure names its seed; `EVERSHARD_SEED` runs that one alone,
+//! `EVERSHARD_SEEDS` says how many to try.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -27,11 +28,13 @@ fn unruly_links_harm_nobody() {
 }
 
 fn for_seeds(seeds: std::ops::Range<u64>, run: impl Fn(u64)) {
-    let chosen = std::env::var("EVERSHARD_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"));
+    let number = |name| std::env::var(name).ok().map(|number| number.parse::<u64>().expect("a number"));
+    let seeds = match (number("EVERSHARD_SEED"), number("EVERSHARD_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(len)) => seeds.start..seeds.start + len,
+        (None, None) => seeds,
+    };
     for seed in seeds {
-        if chosen.is_some_and(|chosen: u64| chosen != seed) {
-            continue;
-        }
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
             eprintln!("the swarm failed; reproduce with EVERSHARD_SEED={seed}");
             resume_unwind(panic);
@@ -111,6 +114,10 @@ fn trouble(cluster: &mut Cluster) {
                     cluster.connect(one, two);
                 }
             }
+        }
+        30 | 31 if cluster.nodes[index].raft.is_some() && may_crash(cluster, index) => {
+            cluster.crash(index, true);
+            cluster.restart(index);
         }
         _ => {}
     }

@@ -1,7 +1,7 @@
 //! A disk in memory.
 //!
-//! Fault model. A write is split into sectors of 512 bytes, and each is written whole or not at all. Writes in flight have no
-//! order among each other. At a power cut every sector of every unfinished write is there or not, by chance;
+//! Fault model. A write is split into sectors of 512 bytes, and each is written whole or not at all. Writes in flight
+//! have no order among each other. At a power cut every sector of every unfinished write is there or not, by chance;
 //! what was complete stays. Rot changes bits of any sector or makes it zero. A deleted file is gone.
 
 use evershard_log::{Identity, SegmentHeader, SegmentNumber, SegmentSource, Write};

@@ -35,7 +35,11 @@ impl Replay {
 }
 
 /// The record behind `applied`, from memory or from what was read back.
-fn next_record<'a>(tail: &'a Tail, chunk: Option<&'a Chunk>, applied: Position) -> Result<Option<Record<'a>>, HaltReason> {
+fn next_record<'a>(
+    tail: &'a Tail,
+    chunk: Option<&'a Chunk>,
+    applied: Position,
+) -> Result<Option<Record<'a>>, HaltReason> {
     if applied >= tail.start() {
         return Ok(tail.record_from(applied));
     }
@@ -156,7 +160,11 @@ impl<S: Service> Core<S> {
             };
             if frame::put(&mut link.out, &event, self.replica.effects.event(&entry)).is_err() {
                 self.counters.clients_slow += 1;
-                self.refuse(id, client::RefusedCode::Slow, "this client reads its events too slowly; reconnect to go on");
+                self.refuse(
+                    id,
+                    client::RefusedCode::Slow,
+                    "this client reads its events too slowly; reconnect to go on",
+                );
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use evershard_consensus::Role as RaftRole;
 use evershard_protocol::client::{
-    Admin, AdminAction, AdminReply, Busy, BusyReason, Close, Hello, NOBODY, PROTOCOL_MAX, PROTOCOL_MIN, Ping,
-    Pong, Redirect, Refused, RefusedCode, ReplyStatus, Request, StatusReply, StatusRequest, Welcome,
+    Admin, AdminAction, AdminReply, Busy, BusyReason, Close, Hello, NOBODY, PROTOCOL_MAX, PROTOCOL_MIN, Ping, Pong,
+    Redirect, Refused, RefusedCode, ReplyStatus, Request, StatusReply, StatusRequest, Welcome,
 };
 use evershard_protocol::frame::{self, Frame, FrameError};
 use evershard_protocol::limits::{PAYLOAD_SIZE_MAX, REPLY_RING_SIZE, SESSIONS_MAX, WINDOW_LEN_MAX};
@@ -246,7 +246,7 @@ impl<S: Service> Core<S> {
             answered: u32::try_from(number.0 - first_unanswered.0).expect("bounded by the window"),
             payload: if too_large { &refusal } else { payload },
         };
-        if session.replies.used() > REPLIES_SIZE_BUSY {
+        if session.replies.used_from(first_unanswered) > REPLIES_SIZE_BUSY {
             self.tell_busy(id, session_id, BusyReason::Window);
         } else if !takes || self.tail.append(&draft, floor).is_err() {
             self.tell_busy(id, session_id, BusyReason::Log);
@@ -293,7 +293,8 @@ impl<S: Service> Core<S> {
             return;
         }
         let closing = self.replica.sessions.get(id).is_some_and(|session| session.volatile.closing);
-        if !closing && self.append_own(Kind::SessionClose, id, &[]).is_some()
+        if !closing
+            && self.append_own(Kind::SessionClose, id, &[]).is_some()
             && let Some(session) = self.replica.sessions.get(id)
         {
             session.volatile.closing = true;
@@ -360,7 +361,8 @@ impl<S: Service> Core<S> {
     pub(crate) fn refuse(&mut self, id: LinkId, code: RefusedCode, reason: &str) {
         if let Some(link) = self.links.get_dirty(id) {
             // A link too full to take the reason is closed all the same.
-            let _ = frame::put(&mut link.out, &Refused { code: (code as u16).into(), padding: [0; 6] }, reason.as_bytes());
+            let _ =
+                frame::put(&mut link.out, &Refused { code: (code as u16).into(), padding: [0; 6] }, reason.as_bytes());
         }
         self.links.close_after_flush(id);
     }
@@ -374,10 +376,12 @@ impl<S: Service> Core<S> {
 
     fn on_admin(&mut self, id: LinkId, admin: &Admin) {
         let (code, position, text) = match AdminAction::from_number(admin.action.get()) {
-            Some(AdminAction::Transfer) => match self.raft.transfer(NodeId(admin.node), self.now.instant, &mut self.output) {
-                Ok(()) => (0, Position::ZERO, "leadership is being handed over".to_owned()),
-                Err(error) => (1, Position::ZERO, error.to_string()),
-            },
+            Some(AdminAction::Transfer) => {
+                match self.raft.transfer(NodeId(admin.node), self.now.instant, &mut self.output) {
+                    Ok(()) => (0, Position::ZERO, "leadership is being handed over".to_owned()),
+                    Err(error) => (1, Position::ZERO, error.to_string()),
+                }
+            }
             Some(AdminAction::Digest) if self.takes_commands() => {
                 match self.append_own(Kind::Digest, SessionId(0), &[]) {
                     Some(position) => (0, position, "every replica computes its digest at this position".to_owned()),

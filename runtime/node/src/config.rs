@@ -159,7 +159,9 @@ fn default_election_timeout_max_ms() -> u64 {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}\n\nhint: the crate docs of evershard-node::config show a whole configuration")]
+    #[error(
+        "cannot read {path}: {source}\n\nhint: the crate docs of evershard-node::config show a whole configuration"
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -362,9 +364,8 @@ fn suggest(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let is_unknown = message.starts_with("unknown");
     let Some(unknown) = quoted.next().filter(|_| is_unknown) else { return String::new() };
-    let nearest = quoted.max_by(|one, other| {
-        strsim::jaro_winkler(unknown, one).total_cmp(&strsim::jaro_winkler(unknown, other))
-    });
+    let nearest =
+        quoted.max_by(|one, other| strsim::jaro_winkler(unknown, one).total_cmp(&strsim::jaro_winkler(unknown, other)));
     nearest.map_or_else(String::new, |nearest| format!("\n\nhint: did you mean `{nearest}`?"))
 }
 
@@ -398,7 +399,8 @@ mod tests {
             let message = error(extra);
             assert!(message.contains(key), "{message}");
         }
-        let message = NodeConfig::parse(&format!("{}{NODES}", GOOD.replace("node = 0", "node = 4")), "n").expect_err("4");
+        let message =
+            NodeConfig::parse(&format!("{}{NODES}", GOOD.replace("node = 0", "node = 4")), "n").expect_err("4");
         assert!(message.to_string().contains("node 4 is not among"), "{message}");
     }
 

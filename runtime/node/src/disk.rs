@@ -1,7 +1,10 @@
 //! The log on disk: which block is written when, and what is durable. Term and vote beside it.
 
 use evershard_consensus::{Durability, HardState, Standing, TermTable};
-use evershard_log::{BLOCK_ALIGNMENT, History, Location, Plan, SegmentHeader, SlotContent, WRITE_SIZE_MAX, Writer, encode_slot, slot_offset};
+use evershard_log::{
+    BLOCK_ALIGNMENT, History, Location, Plan, SegmentHeader, SlotContent, WRITE_SIZE_MAX, Writer, encode_slot,
+    slot_offset,
+};
 use evershard_protocol::time::{MILLISECOND_NS, SECOND_NS};
 use evershard_protocol::{Instant, Position, Term};
 use evershard_service::Service;

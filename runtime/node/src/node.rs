@@ -54,7 +54,9 @@ pub enum NodeError {
         source: LockError,
     },
     /// The data directory cannot be made.
-    #[error("cannot use the data directory {path}: {source}\n\nhint: `data` in the configuration must be writable by this user")]
+    #[error(
+        "cannot use the data directory {path}: {source}\n\nhint: `data` in the configuration must be writable by this user"
+    )]
     Data {
         /// The directory.
         path: PathBuf,
@@ -145,7 +147,8 @@ impl Node {
         let service = Arc::new(service);
         let (started, starting) = mpsc::channel();
         for (shard, desk) in (0..config.shards).zip(desks) {
-            let (config, stop, started, service) = (config.clone(), Arc::clone(&stop), started.clone(), Arc::clone(&service));
+            let (config, stop, started, service) =
+                (config.clone(), Arc::clone(&stop), started.clone(), Arc::clone(&service));
             let body = move || {
                 let failed = StopOnPanic(Arc::clone(&stop));
                 match open_shard(&config, shard, desk, &stop, |shard| service(shard)) {
@@ -252,8 +255,7 @@ fn open_shard<S: Service>(
     let now = env.now();
     let raft = Raft::new(raft_config(config, &identity), restored, now.instant);
     let segment_size = config.segment_size_mib * 1024 * 1024;
-    let writer =
-        Writer::new(WriterConfig { segment_size, writes_in_flight_max: WRITES_IN_FLIGHT_MAX }, &recovered);
+    let writer = Writer::new(WriterConfig { segment_size, writes_in_flight_max: WRITES_IN_FLIGHT_MAX }, &recovered);
     let tail_size = usize::try_from(config.tail_size_mib * 1024 * 1024).expect("bounded by the configuration");
     let told = (raft.role(), raft.term(), raft.leader());
     let core = Core {

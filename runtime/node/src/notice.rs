@@ -50,7 +50,9 @@ pub enum HaltReason {
 impl fmt::Display for HaltReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panic => f.write_str("the service panicked on this record, as it does on every replica; deploy a corrected version"),
+            Self::Panic => f.write_str(
+                "the service panicked on this record, as it does on every replica; deploy a corrected version",
+            ),
             Self::UnknownKind(kind) => write!(f, "record kind {kind} is unknown to this release; upgrade this node"),
             Self::Faulty => f.write_str("the log does not verify here; this replica needs repair from a peer"),
         }
@@ -68,11 +70,17 @@ impl Notice {
             Self::PeerUp(peer) => tracing::info!(node, shard, peer = peer.0, "peer connected"),
             Self::PeerDown(peer) => tracing::info!(node, shard, peer = peer.0, "peer disconnected"),
             Self::PeerRefused(peer, code) => tracing::warn!(
-                node, shard, peer = peer.0, code,
+                node,
+                shard,
+                peer = peer.0,
+                code,
                 "the peer refused this node: cluster name, node ids, shards or release do not match; compare both configurations"
             ),
             Self::Stranger(peer, code) => tracing::warn!(
-                node, shard, stranger = peer.0, code,
+                node,
+                shard,
+                stranger = peer.0,
+                code,
                 "refused a connection that is no peer of this shard: wrong cluster, shard, node id or release"
             ),
             Self::DiskFailed(errno) => tracing::error!(
@@ -87,8 +95,12 @@ impl Notice {
             Self::ReadFailed(errno) => tracing::error!(
                 node, shard, error = %std::io::Error::from_raw_os_error(errno), "reading the log back failed; it is tried again"
             ),
-            Self::Faulty(position) => tracing::error!(node, shard, position = position.0, "the log does not verify on disk at this position"),
-            Self::Halted(position, reason) => tracing::error!(node, shard, position = position.0, "nothing is applied from here on: {reason}"),
+            Self::Faulty(position) => {
+                tracing::error!(node, shard, position = position.0, "the log does not verify on disk at this position")
+            }
+            Self::Halted(position, reason) => {
+                tracing::error!(node, shard, position = position.0, "nothing is applied from here on: {reason}")
+            }
             Self::Transfer(to) => tracing::info!(node, shard, to = to.0, "handing leadership over"),
             Self::Sound => tracing::info!(node, shard, "this replica's acknowledgements count again"),
         }

@@ -235,11 +235,17 @@ impl<S: Service> Core<S> {
             return Err((RefusedCode::Cluster, "this is another cluster: compare `cluster` in both configurations"));
         }
         if hello.shard != self.identity.shard {
-            return Err((RefusedCode::Shard, "this port serves another shard: compare the nodes' addresses and `shards`"));
+            return Err((
+                RefusedCode::Shard,
+                "this port serves another shard: compare the nodes' addresses and `shards`",
+            ));
         }
         let known = hello.from != self.identity.node && self.raft.members().contains(&hello.from);
         if !known || hello.to != self.identity.node {
-            return Err((RefusedCode::Node, "not a member of this cluster, or the wrong node was dialled: compare `[[nodes]]`"));
+            return Err((
+                RefusedCode::Node,
+                "not a member of this cluster, or the wrong node was dialled: compare `[[nodes]]`",
+            ));
         }
         Ok(())
     }

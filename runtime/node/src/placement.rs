@@ -51,9 +51,11 @@ impl<S: Service> Core<S> {
 
     fn is_fit(&self, node: NodeId) -> bool {
         let applied = self.raft.commit().since(self.peers.applied(node)) <= LAG_SIZE_MAX;
-        applied && self.raft.peer(node).is_some_and(|peer| {
-            peer.connected && !peer.recovering && self.raft.last().since(peer.received) <= LAG_SIZE_MAX
-        }) && self.raft.standing() == Standing::Sound
+        applied
+            && self.raft.peer(node).is_some_and(|peer| {
+                peer.connected && !peer.recovering && self.raft.last().since(peer.received) <= LAG_SIZE_MAX
+            })
+            && self.raft.standing() == Standing::Sound
     }
 
     fn best_other(&self) -> Option<NodeId> {

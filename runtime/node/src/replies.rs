@@ -75,7 +75,8 @@ impl ReplyRing {
                 return 0;
             };
             let tail = oldest.start;
-            let wrapped = self.head <= tail && self.entries.back().is_some_and(|last| last.start < tail || self.head < tail);
+            let wrapped =
+                self.head <= tail && self.entries.back().is_some_and(|last| last.start < tail || self.head < tail);
             if wrapped {
                 if self.head + size < tail {
                     return self.head;
@@ -114,11 +115,24 @@ impl ReplyRing {
     /// Bytes that cannot be used for new replies without forgetting one.
     #[must_use]
     pub fn used(&self) -> usize {
-        match self.entries.front() {
-            None => 0,
-            Some(oldest) if oldest.start < self.head => self.head - oldest.start,
-            Some(oldest) if oldest.start == self.head && self.entries.iter().all(|entry| entry.size == 0) => 0,
-            Some(oldest) => self.bytes.len() - (oldest.start - self.head),
+        self.entries.front().map_or(0, |oldest| self.span_from(oldest))
+    }
+
+    /// Bytes that will still be used once the client's word is applied that it has the answers to all requests below
+    /// `first_unanswered`.
+    #[must_use]
+    pub fn used_from(&self, first_unanswered: RequestNumber) -> usize {
+        let Some(oldest) = self.entries.front() else { return 0 };
+        let at = usize::try_from(first_unanswered.0.saturating_sub(oldest.request.0)).unwrap_or(usize::MAX);
+        self.entries.get(at).map_or(0, |entry| self.span_from(entry))
+    }
+
+    fn span_from(&self, entry: &Entry) -> usize {
+        match entry.start.cmp(&self.head) {
+            std::cmp::Ordering::Less => self.head - entry.start,
+            // Nothing but empty replies lies between, or the whole ring.
+            std::cmp::Ordering::Equal if self.entries.iter().all(|entry| entry.size == 0) => 0,
+            _ => self.bytes.len() - (entry.start - self.head),
         }
     }
 }
@@ -155,6 +169,7 @@ mod tests {
                 ring.release(RequestNumber(released));
                 prop_assert!(ring.get(RequestNumber(released.saturating_sub(1))).is_none() || lag > request);
                 prop_assert!(ring.used() <= REPLY_RING_SIZE);
+                prop_assert!(ring.used_from(RequestNumber(request + 1)) == 0, "all answered: nothing is in the way");
                 check(&ring, &model);
             }
         }

@@ -178,9 +178,8 @@ mod tests {
         let mut table = SessionTable::new();
         assert!(table.open(Position(64), 1, 1, 0));
         let session = table.get(SessionId(64)).expect("just opened");
-        let admission = |session: &Session, number, first| {
-            session.admission(RequestNumber(number), RequestNumber(first), 4)
-        };
+        let admission =
+            |session: &Session, number, first| session.admission(RequestNumber(number), RequestNumber(first), 4);
         assert_eq!(admission(session, 1, 1), Admission::Next);
         assert_eq!(admission(session, 2, 1), Admission::OutOfTurn);
         session.volatile.admitted = RequestNumber(4);

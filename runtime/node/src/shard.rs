@@ -13,9 +13,9 @@
 
 use evershard_consensus::Role;
 use evershard_protocol::Instant;
+use evershard_protocol::SessionId;
 use evershard_protocol::record::Kind;
 use evershard_protocol::time::MILLISECOND_NS;
-use evershard_protocol::SessionId;
 use evershard_service::Service;
 
 use crate::core::{Core, Leading};

@@ -98,14 +98,15 @@ impl Storage {
         if found.is_none() && !files.numbers.is_empty() {
             return Err(StorageError::VoteMissing(directory.to_owned()));
         }
-        let recovered = recover(identity, &mut files)
-            .map_err(|source| StorageError::Log { path: directory.to_owned(), source })?;
+        let recovered =
+            recover(identity, &mut files).map_err(|source| StorageError::Log { path: directory.to_owned(), source })?;
         files.settle(&recovered).map_err(failed(directory))?;
 
         let mut remarks = Vec::new();
         let standing = judge(found.as_ref(), &recovered, &mut remarks);
         if slots.directness() == Directness::Buffered {
-            remarks.push("this file system refuses O_DIRECT: writes go through the page cache and take longer".to_owned());
+            remarks
+                .push("this file system refuses O_DIRECT: writes go through the page cache and take longer".to_owned());
         }
         let hard = HardState {
             term: found.as_ref().map_or(Term(0), |slot| slot.term),
@@ -229,8 +230,8 @@ impl Files {
     }
 
     fn writable(&self, recovered: &Recovered) -> io::Result<Vec<(SegmentNumber, LogFile)>> {
-        let used = recovered.segments.iter().filter(|header| !recovered.unused.contains(&header.number));
-        let last = used.last().map(|header| header.number);
+        let mut newest = recovered.segments.iter().rev();
+        let last = newest.find(|header| !recovered.unused.contains(&header.number)).map(|header| header.number);
         last.into_iter().map(|number| Ok((number, LogFile::open(&self.path(number))?))).collect()
     }
 
@@ -257,9 +258,9 @@ impl SegmentSource for Files {
 
     fn read(&mut self, segment: SegmentNumber, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
         while !out.is_empty() {
-            let inside = self.held.filter(|(held, start, size)| {
-                *held == segment && (*start..*start + *size as u64).contains(&offset)
-            });
+            let inside = self
+                .held
+                .filter(|(held, start, size)| *held == segment && (*start..*start + *size as u64).contains(&offset));
             let Some((_, start, size)) = inside else {
                 self.fill(segment, offset)?;
                 let (_, start, size) = self.held.expect("just filled");

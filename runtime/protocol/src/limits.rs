@@ -37,4 +37,5 @@ pub const EVENT_BYTES_PER_RECORD_MAX: usize = 1024 * 1024;
 
 const _: () = assert!(RECORD_SIZE_MAX <= APPEND_SIZE_MAX, "one record always fits one append frame");
 const _: () = assert!(REPLY_SIZE_MAX + 64 <= REPLY_RING_SIZE, "the latest reply can always be remembered");
-const _: () = assert!(PAYLOAD_SIZE_MAX % 8 == 0 && HEADER_SIZE % 8 == 0, "records are padded to eight bytes");
+const _: () =
+    assert!(PAYLOAD_SIZE_MAX.is_multiple_of(8) && HEADER_SIZE.is_multiple_of(8), "records are padded to eight bytes");

@@ -7,10 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use self::operator::{ReplicaState, ReplicaStatus, ShardDigests};
+use evershard::operator::{self, ReplicaState, ReplicaStatus, ShardDigests};
 
-#[path = "../operator.rs"]
-mod operator;
 
 /// Looks at a running Evershard cluster and moves its leaders.
 #[derive(Parser)]

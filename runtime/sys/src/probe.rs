@@ -37,8 +37,7 @@ pub fn explain(source: io::Error) -> RingError {
         ),
         Some(libc::EINVAL) => (
             "this kernel's io_uring is too old".to_owned(),
-            "SINGLE_ISSUER is there since Linux 6.0 and DEFER_TASKRUN since 6.1: run Linux 6.1 or newer."
-                .to_owned(),
+            "SINGLE_ISSUER is there since Linux 6.0 and DEFER_TASKRUN since 6.1: run Linux 6.1 or newer.".to_owned(),
         ),
         Some(libc::ENOMEM) => (
             "the memory lock limit is too small".to_owned(),

@@ -57,7 +57,11 @@ impl Outcome {
     pub(super) fn gap_around(&self, killed: Option<Instant>) -> Duration {
         let Some(killed) = killed else { return Duration::ZERO };
         let after = self.pauses.iter().filter(|(begin, pause)| *begin + *pause >= killed);
-        after.take_while(|(begin, _)| *begin < killed + Duration::from_secs(5)).map(|(_, pause)| *pause).max().unwrap_or_default()
+        after
+            .take_while(|(begin, _)| *begin < killed + Duration::from_secs(5))
+            .map(|(_, pause)| *pause)
+            .max()
+            .unwrap_or_default()
     }
 }
 
@@ -110,7 +114,7 @@ pub(super) fn run(
         let now = Instant::now();
         let mut next_due = None;
         while let Some((number, order)) = orders.peek() {
-            let due = if rate == 0 { now } else { start + Duration::from_nanos(number * 1_000_000_000 / rate) };
+            let due = (number * 1_000_000_000).checked_div(rate).map_or(now, |ns| start + Duration::from_nanos(ns));
             if due > now || driver.waiting.len() == WINDOW_LEN {
                 next_due = Some(due);
                 break;

@@ -181,7 +181,8 @@ fn play(
                 scope.spawn(move || drive::run(plan, client, rate, start, collector, progress, stop))
             })
             .collect();
-        let watched = watch(options, nodes, total, busiest, progress, &|| drivers.iter().all(|driver| driver.is_finished()));
+        let watched =
+            watch(options, nodes, total, busiest, progress, &|| drivers.iter().all(|driver| driver.is_finished()));
         // Relaxed: only ends the drivers early when watching failed.
         stop.store(watched.is_err(), Ordering::Relaxed);
         let outcomes: Result<Vec<Outcome>> =
@@ -272,7 +273,9 @@ fn write_files(out: &Path, collector: &Collector) -> Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let create = |name: &str| {
         let path = out.join(name);
-        std::fs::File::create(&path).map(std::io::BufWriter::new).with_context(|| format!("cannot write {}", path.display()))
+        std::fs::File::create(&path)
+            .map(std::io::BufWriter::new)
+            .with_context(|| format!("cannot write {}", path.display()))
     };
     let mut trades = create("trades.csv")?;
     collector.write_trades(&mut trades)?;

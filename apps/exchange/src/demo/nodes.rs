@@ -42,9 +42,8 @@ impl Nodes {
     pub(super) fn start(data: &Path, shards: u16, durability: DurabilityConfig) -> Result<Self> {
         let program = std::env::current_exe().context("this program's own path is not known")?;
         let ports = free_ports(shards)?;
-        let addresses: Vec<NodeAddress> = (0..NODES)
-            .map(|id| NodeAddress { id, address: format!("127.0.0.1:{}", ports[usize::from(id)]) })
-            .collect();
+        let addresses: Vec<NodeAddress> =
+            (0..NODES).map(|id| NodeAddress { id, address: format!("127.0.0.1:{}", ports[usize::from(id)]) }).collect();
         std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
         let mut nodes = Self { data: data.to_owned(), program, shards, ports, children: Vec::new() };
         for id in 0..NODES {
@@ -128,7 +127,10 @@ impl Nodes {
                     break;
                 }
                 if Instant::now() > end {
-                    bail!("shard {shard} has not settled within {patience:?}; the nodes' logs are in {}", self.data.display());
+                    bail!(
+                        "shard {shard} has not settled within {patience:?}; the nodes' logs are in {}",
+                        self.data.display()
+                    );
                 }
                 std::thread::sleep(LOOK);
             }
@@ -148,7 +150,10 @@ impl Nodes {
                     && let Some(leader) = self.leader_of(shard)
                 {
                     let address = format!("127.0.0.1:{}", self.ports[usize::from(leader)] + shard);
-                    position = admin::digest(&address, ASK).ok().filter(|answer| answer.code == 0).map(|answer| answer.position.0);
+                    position = admin::digest(&address, ASK)
+                        .ok()
+                        .filter(|answer| answer.code == 0)
+                        .map(|answer| answer.position.0);
                 }
                 let found = position.and_then(|position| self.digests_at(shard, position));
                 if let (Some(position), Some(digests)) = (position, found) {

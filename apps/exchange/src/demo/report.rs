@@ -36,7 +36,8 @@ impl Report {
         totals: Totals,
         digests: Vec<ShardDigests>,
     ) -> Self {
-        let mut latency = outcomes.first().map_or_else(|| Histogram::new(3).expect("three digits"), |one| one.latency.clone());
+        let mut latency =
+            outcomes.first().map_or_else(|| Histogram::new(3).expect("three digits"), |one| one.latency.clone());
         for outcome in outcomes.iter().skip(1) {
             latency.add(&outcome.latency).expect("all histograms have the same bounds");
         }
@@ -71,7 +72,13 @@ impl Report {
 
     fn percentiles(&self) -> [(&'static str, f64); 5] {
         let at = |quantile| micros(self.latency.value_at_quantile(quantile));
-        [("p50", at(0.5)), ("p90", at(0.9)), ("p99", at(0.99)), ("p99.9", at(0.999)), ("max", micros(self.latency.max()))]
+        [
+            ("p50", at(0.5)),
+            ("p90", at(0.9)),
+            ("p99", at(0.99)),
+            ("p99.9", at(0.999)),
+            ("max", micros(self.latency.max())),
+        ]
     }
 
     /// All figures.
@@ -103,9 +110,18 @@ impl fmt::Display for Report {
         };
         writeln!(f, "\n{promise}\n")?;
         writeln!(f, "orders sent          {:>12}", self.sent)?;
-        writeln!(f, "acknowledged         {:>12}   in {:.1} s, {per_second:.0} a second", self.acknowledged, self.took.as_secs_f64())?;
+        writeln!(
+            f,
+            "acknowledged         {:>12}   in {:.1} s, {per_second:.0} a second",
+            self.acknowledged,
+            self.took.as_secs_f64()
+        )?;
         writeln!(f, "lost                 {:>12}", self.lost())?;
-        writeln!(f, "applied twice        {:>12}   (replies that differ from an exchange without a cluster)", self.different)?;
+        writeln!(
+            f,
+            "applied twice        {:>12}   (replies that differ from an exchange without a cluster)",
+            self.different
+        )?;
         let Totals { accepted, rejected, trades, volume, resting } = self.totals;
         writeln!(f, "accepted, rejected   {accepted:>12} {rejected:>8}")?;
         writeln!(f, "trades               {trades:>12}   {volume} lots; {resting} orders rest")?;
@@ -117,14 +133,18 @@ impl fmt::Display for Report {
         if let Some(failover) = self.failover {
             let gap = failover.gap.as_secs_f64() * 1e3;
             let Failover { node, shard, .. } = failover;
-            writeln!(f, "\nfail-over: node {node}, leader of shard {shard}, got SIGKILL; nothing was answered there for {gap:.0} ms")?;
+            writeln!(
+                f,
+                "\nfail-over: node {node}, leader of shard {shard}, got SIGKILL; nothing was answered there for {gap:.0} ms"
+            )?;
         }
         writeln!(f, "\ndigests of the three replicas")?;
         for shard in &self.digests {
             let equal = if shard.digests.windows(2).all(|pair| pair[0] == pair[1]) { "equal" } else { "DIFFERENT" };
             writeln!(f, "  shard {} at {:>12}  {}  {equal}", shard.shard, shard.position, shard.digests.join("  "))?;
         }
-        let verdict = if self.is_sound() { "nothing lost, nothing doubled, all replicas equal" } else { "THIS RUN IS NOT RIGHT" };
+        let verdict =
+            if self.is_sound() { "nothing lost, nothing doubled, all replicas equal" } else { "THIS RUN IS NOT RIGHT" };
         writeln!(f, "\n{verdict}")
     }
 }

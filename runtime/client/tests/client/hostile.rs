@@ -10,7 +10,8 @@ use crate::fake::*;
 /// `bytes` end the connection of a session that has requests 1 and 2 unanswered, and both are sent again.
 fn check_dropped(bytes: &[u8], cause: Option<FrameError>) {
     let mut client = Harness::open(&["a:1", "b:1"]);
-    (client.send("1"), client.send("2"));
+    client.send("1");
+    client.send("2");
     client.said();
     assert_eq!(client.feed(bytes), []);
     assert!(!client.session.is_linked());
@@ -85,7 +86,8 @@ fn frames_may_be_split_at_every_byte() {
     let bytes = [reply(1, b"first"), event(b"told"), pong(), reply(2, b"second"), reply(2, b"again")].concat();
     for split in 0..=bytes.len() {
         let mut client = Harness::open(&["a:1"]);
-        (client.send("1"), client.send("2"));
+        client.send("1");
+        client.send("2");
         client.said();
         let mut told = Vec::new();
         let taken = take_all(&mut client.session, &bytes[..split], client.now, &mut told);
@@ -124,7 +126,8 @@ proptest! {
         if greeting {
             client.connect("a:1");
         }
-        (client.send("1"), client.send("2"));
+        client.send("1");
+        client.send("2");
         client.said();
         let mut bytes = Vec::new();
         for (template, block) in frames {

@@ -169,9 +169,9 @@ impl World {
                     self.sent += 1;
                 }
             }
-            Step::ToServer(size) => self.to_server(size),
+            Step::ToServer(size) => self.carry_to_server(size),
             Step::Commit(count) => self.cluster.commit(count),
-            Step::ToClient(size) => self.to_client(size),
+            Step::ToClient(size) => self.carry_to_client(size),
             Step::Cut => self.client.session.on_disconnected(self.client.now, Trouble::Closed),
             Step::Elect(leader) => self.cluster.elect(Some(leader)),
             Step::Depose => self.cluster.elect(None),
@@ -203,7 +203,7 @@ impl World {
         }
     }
 
-    fn to_server(&mut self, size: usize) {
+    fn carry_to_server(&mut self, size: usize) {
         self.client.session.poll_output(&mut self.client.out, self.client.now);
         if let Some(connection) = &mut self.cluster.connection {
             let size = size.min(self.client.out.len());
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    fn to_client(&mut self, size: usize) {
+    fn carry_to_client(&mut self, size: usize) {
         if let Some(connection) = &mut self.cluster.connection {
             let size = size.min(connection.to_client.len());
             self.inbox.extend(connection.to_client.drain(..size));

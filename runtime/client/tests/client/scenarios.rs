@@ -94,7 +94,8 @@ fn resume_sends_exactly_the_unanswered_in_order_under_the_same_numbers() {
 #[test]
 fn a_reply_that_overtakes_the_resent_requests_waits_for_its_turn() {
     let mut client = Harness::open(&["a:1"]);
-    (client.send("1"), client.send("2"));
+    client.send("1");
+    client.send("2");
     client.said();
     client.session.on_disconnected(client.now, Trouble::Closed);
     client.resume("a:1", 2);
@@ -107,7 +108,8 @@ fn a_reply_that_overtakes_the_resent_requests_waits_for_its_turn() {
 #[test]
 fn a_reply_that_comes_before_its_repetition_saves_it() {
     let mut client = Harness::open(&["a:1"]);
-    (client.send("1"), client.send("2"));
+    client.send("1");
+    client.send("2");
     client.said();
     client.session.on_disconnected(client.now, Trouble::Closed);
     client.resume("a:1", 2);
@@ -147,7 +149,8 @@ fn busy_goes_back_after_pauses_that_double_and_progress_makes_short_again() {
 #[test]
 fn busy_said_twice_pauses_once() {
     let mut client = Harness::open(&["a:1"]);
-    (client.send("1"), client.send("2"));
+    client.send("1");
+    client.send("2");
     client.said();
     client.feed(&[busy(1), busy(1)].concat());
     client.advance_ms(1);
@@ -157,7 +160,8 @@ fn busy_said_twice_pauses_once() {
 #[test]
 fn forgotten_and_oversized_requests_are_told_and_the_session_goes_on() {
     let mut client = Harness::open(&["a:1"]);
-    (client.send("1"), client.send("2"));
+    client.send("1");
+    client.send("2");
     client.said();
     for (request, status) in [(1, ReplyStatus::ReplyForgotten), (2, ReplyStatus::PayloadTooLarge)] {
         let told = client.feed(&reply_with(request, status, &[]));
@@ -184,7 +188,8 @@ fn an_unknown_session_is_lost_and_never_opened_again_silently() {
 #[test]
 fn a_cluster_that_forgot_acknowledged_requests_is_reported() {
     let mut client = Harness::open(&["a:1"]);
-    (client.send("1"), client.send("2"));
+    client.send("1");
+    client.send("2");
     client.said();
     client.feed(&[reply(1, b"1"), reply(2, b"2")].concat());
     client.session.on_disconnected(client.now, Trouble::Closed);
