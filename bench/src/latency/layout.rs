@@ -8,6 +8,18 @@ use serde::{Deserialize, Serialize};
 use super::PlacementOption;
 use crate::floor::plan::{Placement, Role};
 
+/// What the nodes of one cluster do when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idling {
+    /// All block.
+    Park,
+    /// All spin for a while, then block.
+    Backoff,
+    /// Who has a core alone spins there, the others block.
+    SpinAlone,
+}
+
 /// Cores and idling of one cluster and its client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
@@ -15,8 +27,8 @@ pub struct Layout {
     pub placement: Placement,
     /// The processor of each of [`Role::ALL`].
     cores: [usize; 4],
-    /// Whether who has a core alone spins there.
-    pub spins_alone: bool,
+    /// What the nodes do when there is nothing to do.
+    pub idling: Idling,
     core_count: usize,
 }
 
@@ -28,19 +40,25 @@ impl Layout {
             .into_iter()
             .map(|core| core.id)
             .collect();
-        let tried: &[(Placement, bool)] = match option {
-            PlacementOption::OneCore => &[(Placement::OneCore, false)],
-            PlacementOption::FollowersApart => &[(Placement::FollowersApart, false)],
-            PlacementOption::LeaderAlone => &[(Placement::LeaderAlone, false)],
-            PlacementOption::ClientAlone => &[(Placement::ClientAlone, false)],
-            PlacementOption::Auto if quick => &AUTO[..3],
+        let tried: &[(Placement, Idling)] = match option {
+            PlacementOption::OneCore => &[(Placement::OneCore, Idling::Park), (Placement::OneCore, Idling::Backoff)],
+            PlacementOption::FollowersApart => {
+                &[(Placement::FollowersApart, Idling::Park), (Placement::FollowersApart, Idling::Backoff)]
+            }
+            PlacementOption::LeaderAlone => {
+                &[(Placement::LeaderAlone, Idling::Park), (Placement::LeaderAlone, Idling::Backoff)]
+            }
+            PlacementOption::ClientAlone => {
+                &[(Placement::ClientAlone, Idling::Park), (Placement::ClientAlone, Idling::Backoff)]
+            }
+            PlacementOption::Auto if quick => &AUTO[..4],
             PlacementOption::Auto => &AUTO,
         };
         let fitting = tried.iter().filter(|(placement, _)| placement.fits(usable.len()));
         let layouts: Vec<Self> = fitting
-            .filter_map(|&(placement, spins_alone)| {
+            .filter_map(|&(placement, idling)| {
                 let cores = placement.cores()?.map(|index| usable[index]);
-                Some(Self { placement, cores, spins_alone, core_count: usable.len() })
+                Some(Self { placement, cores, idling, core_count: usable.len() })
             })
             .collect();
         ensure!(!layouts.is_empty(), "the placement does not fit a machine with {} cores", usable.len());
@@ -54,7 +72,11 @@ impl Layout {
 
     /// How a node idles.
     pub fn node_idle(&self, node: u8) -> IdleConfig {
-        if self.spins_at(node_role(node)) { IdleConfig::Spin } else { IdleConfig::Park }
+        match self.idling {
+            Idling::Backoff => IdleConfig::Backoff,
+            _ if self.spins_at(node_role(node)) => IdleConfig::Spin,
+            _ => IdleConfig::Park,
+        }
     }
 
     /// The client's core.
@@ -78,11 +100,16 @@ impl Layout {
             Placement::QuorumTogether => "quorum-together",
             Placement::CoreEach => "core-each",
         };
-        format!("{name}, {}", if self.spins_alone { "alone spins" } else { "park" })
+        let idling = match self.idling {
+            Idling::Park => "park",
+            Idling::Backoff => "backoff",
+            Idling::SpinAlone => "alone spins",
+        };
+        format!("{name}, {idling}")
     }
 
     fn spins_at(&self, role: Role) -> bool {
-        self.spins_alone && self.placement.is_alone(role, self.core_count)
+        self.idling == Idling::SpinAlone && self.placement.is_alone(role, self.core_count)
     }
 }
 
@@ -94,12 +121,14 @@ fn node_role(node: u8) -> Role {
     }
 }
 
-/// What `auto` tries; the first three when in a hurry.
-const AUTO: [(Placement, bool); 6] = [
-    (Placement::OneCore, false),
-    (Placement::FollowersApart, false),
-    (Placement::LeaderAlone, false),
-    (Placement::ClientAlone, false),
-    (Placement::LeaderAlone, true),
-    (Placement::QuorumTogether, false),
+/// What `auto` tries; the first four when in a hurry.
+const AUTO: [(Placement, Idling); 8] = [
+    (Placement::OneCore, Idling::Park),
+    (Placement::FollowersApart, Idling::Backoff),
+    (Placement::FollowersApart, Idling::Park),
+    (Placement::OneCore, Idling::Backoff),
+    (Placement::LeaderAlone, Idling::Park),
+    (Placement::ClientAlone, Idling::Park),
+    (Placement::LeaderAlone, Idling::SpinAlone),
+    (Placement::QuorumTogether, Idling::Park),
 ];

@@ -185,5 +185,5 @@ const REPLY_MAX: Duration = Duration::from_secs(1);
 /// How long the rest of a window may take.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// The kernel wakes a sleeper this late at worst on a core that is not busy, with a timer slack of 1 ns.
-const WAIT_MIN: Duration = Duration::from_micros(15);
+const WAIT_MIN: Duration = Duration::ZERO;
 const FILLING: u8 = 0x45;

@@ -329,10 +329,18 @@ impl NodeConfig {
         }
     }
 
+    /// Nodes with the same host in their address as this one, itself included.
+    fn nodes_on_this_host(&self) -> usize {
+        let host = |node: &NodeAddress| node.address.rsplit_once(':').map(|(host, _)| host.to_owned());
+        let own = self.nodes.iter().find(|node| node.id == self.node).and_then(host);
+        self.nodes.iter().filter(|node| host(node) == own).count().max(1)
+    }
+
     /// The core of a shard on a host with these cores, and what it does when there is nothing to do.
     #[must_use]
     pub fn placement(&self, shard: u16, allowed: &[usize]) -> (Option<usize>, IdleStrategy) {
-        let roomy = allowed.len() > usize::from(self.shards);
+        // Nodes that share this host share its cores.
+        let roomy = allowed.len() > usize::from(self.shards) * self.nodes_on_this_host();
         let core = match &self.cores {
             Some(cores) => Some(cores[usize::from(shard)]),
             // The first core is left to the background and to everybody else.
@@ -417,5 +425,8 @@ mod tests {
         let config = NodeConfig::parse(&format!("{GOOD}{NODES}"), "n").expect("good");
         assert_eq!(config.placement(0, &[0]), (None, IdleStrategy::Park));
         assert_eq!(config.placement(0, &[0, 1, 2]), (Some(1), IdleStrategy::Spin));
+        let more = "[[nodes]]\nid = 1\naddress = '127.0.0.1:7100'\n[[nodes]]\nid = 2\naddress = '127.0.0.1:7200'\n";
+        let config = NodeConfig::parse(&format!("{GOOD}{NODES}{more}"), "n").expect("good");
+        assert_eq!(config.placement(0, &[0, 1, 2]), (None, IdleStrategy::Park), "three nodes share these cores");
     }
 }

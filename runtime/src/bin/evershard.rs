@@ -9,7 +9,6 @@ use clap::{Args, Parser, Subcommand};
 
 use evershard::operator::{self, ReplicaState, ReplicaStatus, ShardDigests};
 
-
 /// Looks at a running Evershard cluster and moves its leaders.
 #[derive(Parser)]
 #[command(version)]
