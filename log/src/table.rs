@@ -102,10 +102,10 @@ impl BlockTable {
         self.entries.clear();
     }
 
-    /// Makes room for all the entries a segment of `size` bytes can bring, and some for truncations.
-    pub(crate) fn reserve_segment(&mut self, size: u64) {
+    /// Makes room for all the entries `count` segments of `size` bytes can bring, and some for truncations.
+    pub(crate) fn reserve_segments(&mut self, size: u64, count: usize) {
         let steps = usize::try_from(size / TABLE_STEP).expect("a segment's steps fit memory");
-        self.entries.reserve(2 * (steps + TRUNCATIONS_RESERVED));
+        self.entries.reserve((count + 1) * (steps + TRUNCATIONS_RESERVED));
     }
 }
 

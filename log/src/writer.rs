@@ -141,12 +141,14 @@ impl Writer {
         assert!(is_segment_size(config.segment_size), "segment sizes are checked with the configuration");
         assert!((1..=WRITES_IN_FLIGHT_LIMIT).contains(&config.writes_in_flight_max), "as is this");
         let mut table = recovered.table.clone();
-        table.reserve_segment(config.segment_size);
+        table.reserve_segments(config.segment_size, SEGMENTS_RESERVED);
+        let mut segments = recovered.segments.clone();
+        segments.reserve(SEGMENTS_RESERVED);
         Self {
             config,
             place: recovered.place,
             ahead: VecDeque::with_capacity(SEGMENTS_AHEAD_MAX),
-            segments: recovered.segments.clone(),
+            segments,
             table,
             in_flight: VecDeque::with_capacity(WRITES_IN_FLIGHT_LIMIT),
             pending: 0,
@@ -167,7 +169,7 @@ impl Writer {
         assert!(is_segment_size(header.size), "the worker prepares segments of a legal size");
         assert!(self.ahead.len() < SEGMENTS_AHEAD_MAX, "no more than was wanted");
         self.place.highest = header.number;
-        self.table.reserve_segment(header.size);
+        self.table.reserve_segments(header.size, 1);
         self.segments.push(header);
         self.ahead.push_back(header);
     }
@@ -396,3 +398,7 @@ impl Writer {
         self.segments.get(index)
     }
 }
+
+/// Segments for which the tables have room from the start, so that taking one up allocates nothing for a long time. The
+/// memory is not touched before it is used.
+const SEGMENTS_RESERVED: usize = 256;

@@ -7,7 +7,7 @@
 //! data = "/var/lib/evershard"        # its data directory, its own
 //! shards = 3                         # shard i listens on the node's port + i
 //!
-//! # All below may be left out; these are the defaults.
+//! ## All below may be left out; these are the defaults.
 //! durability = "durable"             # or "replicated": acknowledged when a quorum has it in memory
 //! idle = "auto"                      # "spin", "backoff" (spin, then block), "park" (block); auto goes by the cores
 //! prefer_leaders = true              # shard i prefers node i mod n as its leader
@@ -17,8 +17,8 @@
 //! heartbeat_ms = 20
 //! election_timeout_min_ms = 150
 //! election_timeout_max_ms = 300
-//! # cores = [2, 3, 4]                # the core of each shard; left out: chosen by the number of cores
-//! # background_core = 1              # the core of the background executor; left out: any
+//! ## cores = [2, 3, 4]                # the core of each shard; left out: chosen by the number of cores
+//! ## background_core = 1              # the core of the background executor; left out: any
 //!
 //! [[nodes]]
 //! id = 0
