@@ -306,7 +306,8 @@ impl<S: Service> Core<S> {
                 self.feed_peer(at, env);
             }
         }
-        if let Some((leader, reply)) = self.raft.take_reply(self.now.instant) {
+        // Two at most: to the leader, and to a deposed one.
+        while let Some((leader, reply)) = self.raft.take_reply(self.now.instant) {
             self.tell_peer(leader, &PeerMessage::AppendReply(reply));
             self.tell_applied(leader);
         }
