@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", evershard::node::describe(error.as_ref()));
             ExitCode::FAILURE
         }
     }

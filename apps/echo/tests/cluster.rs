@@ -38,15 +38,8 @@ impl Checked {
 
     /// Fills the window if wanted, and takes what has come.
     fn turn(&mut self, fill: bool) {
-        while fill {
-            match self.client.try_send(&payload(self.sent)) {
-                Ok(_) => {
-                    self.expected.push_back(self.sent);
-                    self.sent += 1;
-                }
-                Err(SendError::WindowFull | SendError::QueueFull) => break,
-                Err(error) => panic!("request {}: {error}", self.sent),
-            }
+        if fill {
+            self.fill();
         }
         let (expected, answered) = (&mut self.expected, &mut self.answered);
         let check = &mut |event: ClientEvent<'_>| {
@@ -59,6 +52,19 @@ impl Checked {
             }
         };
         self.client.poll(Some(Duration::from_millis(20)), check).expect("the session survives");
+    }
+
+    fn fill(&mut self) {
+        loop {
+            match self.client.try_send(&payload(self.sent)) {
+                Ok(_) => {
+                    self.expected.push_back(self.sent);
+                    self.sent += 1;
+                }
+                Err(SendError::WindowFull | SendError::QueueFull) => return,
+                Err(error) => panic!("request {}: {error}", self.sent),
+            }
+        }
     }
 
     fn run_for(&mut self, time: Duration) {

@@ -33,4 +33,4 @@ pub mod timers;
 pub mod uring;
 
 pub use config::{ConfigError, NodeConfig};
-pub use node::{Node, NodeError, Stopper, log_to_stderr, serve_until_signal};
+pub use node::{Node, NodeError, Stopper, describe, log_to_stderr, serve_until_signal};

@@ -14,6 +14,7 @@ use evershard_protocol::{ClusterId, NodeId, ShardId, Timestamp};
 use evershard_service::Service;
 use evershard_sys::file::{DirectoryLock, LockError};
 use evershard_sys::probe::RingError;
+use evershard_sys::ring::{Ring, RingConfig};
 use evershard_sys::{cores, socket};
 
 use crate::apply::Replay;
@@ -134,6 +135,8 @@ impl Node {
         service: impl Fn(ShardId) -> S + Send + Sync + 'static,
     ) -> Result<Self, NodeError> {
         config.check()?;
+        // Asked first and of our own ring: it says what is missing, where glommio would panic.
+        drop(Ring::new(&RingConfig { queue_len: 8, receive_buffers_len: 1, receive_buffer_size: 4096 })?);
         let data = &config.data;
         std::fs::create_dir_all(data).map_err(|source| NodeError::Data { path: data.clone(), source })?;
         let lock = DirectoryLock::acquire(data).map_err(|source| NodeError::Lock { path: data.clone(), source })?;
@@ -347,4 +350,19 @@ pub fn log_to_stderr() {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // Fails only where the program has already chosen another way.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// An error and its causes as one text, without what is said twice.
+#[must_use]
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
