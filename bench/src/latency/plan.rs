@@ -75,7 +75,7 @@ impl<'a> Campaign<'a> {
             dir: self.directory.clone(),
             variants: vec![variant],
             finalists: if quick { 2 } else { 3 },
-            placements: if quick { vec![Placement::OneCore] } else { Vec::new() },
+            placements: if quick { vec![Placement::OneCore, Placement::FollowersApart] } else { Vec::new() },
             idles: FLOOR_IDLES.to_vec(),
             clients: Vec::new(),
             program: None,
