@@ -134,6 +134,10 @@ impl<S: Service> Core<S> {
         let term = self.raft.term();
         if self.raft.role() == Role::Leader {
             if self.leading.is_none_or(|leading| leading.term != term) {
+                if self.leading.is_some() {
+                    // Deposed and elected again within one turn: the clients' links are of the old term.
+                    self.dismiss_clients();
+                }
                 self.leading = Some(Leading { term, ready: false, fired: None, next_scan: self.now.instant });
                 self.placement.on_leading(self.now.instant);
             }
