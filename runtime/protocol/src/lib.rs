@@ -7,6 +7,7 @@
 //! * [`limits`]: the bound of every queue, buffer and table, with the reaction when it is full.
 //! * [`record`]: one entry of a shard's log; the same bytes on the wire, on disk and in replay.
 //! * [`frame`]: the envelope of everything sent over a connection.
+//! * [`bugs`]: known bugs that the simulator switches on; compiled away elsewhere.
 //! * [`client`] and [`peer`]: the frames between client and node, and between replicas of a shard.
 //!
 //! All integers on the wire and on disk are little-endian with explicit widths; padding is zero.
@@ -14,6 +15,7 @@
 //! (see [`frame`]).
 #![forbid(unsafe_code)]
 
+pub mod bugs;
 pub mod checksum;
 pub mod client;
 pub mod frame;
