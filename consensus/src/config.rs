@@ -1,13 +1,13 @@
 //! What a replica is told at its start: who it is, which promise it keeps, how patient it is, what its disk remembers.
 
-use evershard_protocol::limits::{NODES_MAX, RECORD_SIZE_MAX};
+use evershard_protocol::limits::{NODE_ID_MAX, NODES_MAX, RECORD_SIZE_MAX};
 use evershard_protocol::time::MILLISECOND_NS;
-use evershard_protocol::{NodeId, Position, Term};
+use evershard_protocol::{Membership, NodeId, Position, Term};
 
 use crate::TermTable;
 
 /// Which position of every replica the commit rule ranks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Durability {
     /// What is on stable storage. A committed record survives the loss of power of every node at once.
     Durable,
@@ -16,7 +16,7 @@ pub enum Durability {
 }
 
 /// What a replica is to its shard at the moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     /// Takes over the log of a leader, or waits for one to appear.
     Follower,
@@ -29,7 +29,7 @@ pub enum Role {
 }
 
 /// Whether a replica's word counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Standing {
     /// It holds everything that it ever acknowledged.
     Sound,
@@ -39,7 +39,7 @@ pub enum Standing {
 }
 
 /// How patient a replica is. The relations between the fields are asserted when a [`crate::Raft`] is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Timing {
     /// A leader lets no peer wait longer than this for a sign of life.
     pub heartbeat_ns: u64,
@@ -49,6 +49,11 @@ pub struct Timing {
     pub election_max_ns: u64,
     /// A gap between two ticks above this means that the loop itself was not run.
     pub stall_ns: u64,
+    /// For so long after an append a follower grants nobody a vote, whatever it hears, and tells its leader so: the leader
+    /// may then serve reads without asking ([`crate::Raft::begin_read`]). The price: a dead leader is not replaced
+    /// sooner. 0: no such promise, and a closed link to the leader is reason enough to vote for another. To switch
+    /// it off on a running cluster, stop all members at once.
+    pub lease_ns: u64,
 }
 
 impl Default for Timing {
@@ -59,16 +64,18 @@ impl Default for Timing {
             election_min_ns: 150 * MILLISECOND_NS,
             election_max_ns: 300 * MILLISECOND_NS,
             stall_ns: 75 * MILLISECOND_NS,
+            lease_ns: 0,
         }
     }
 }
 
 /// Who a replica is and what it keeps to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// This replica's node.
     pub id: NodeId,
-    /// Every member of the shard, this one included, each once.
+    /// The voters of a shard whose log says nothing about them yet, each once. Empty for a replica that joins: it learns
+    /// from the log to whom it belongs.
     pub members: Vec<NodeId>,
     /// Which position commit ranks; the same on every member.
     pub durability: Durability,
@@ -83,9 +90,8 @@ pub struct Config {
 impl Config {
     /// Panics on a configuration that no caller should have let through.
     pub(crate) fn check(&self) {
-        assert!(!self.members.is_empty(), "a shard has members");
         assert!(self.members.len() <= NODES_MAX, "at most NODES_MAX members");
-        assert!(self.members.contains(&self.id), "this replica is a member");
+        assert!(self.id.0 <= NODE_ID_MAX, "ids are bounded");
         for (index, member) in self.members.iter().enumerate() {
             assert!(!self.members[..index].contains(member), "every member is named once");
         }
@@ -93,13 +99,14 @@ impl Config {
         assert!(timing.heartbeat_ns > 0, "a heartbeat takes time");
         assert!(timing.heartbeat_ns * 2 <= timing.election_min_ns, "one heartbeat may be lost without an election");
         assert!(timing.election_min_ns < timing.election_max_ns, "election timers need room to differ");
+        assert!(timing.lease_ns <= timing.election_min_ns, "a leader that is gone is replaced after all");
         assert!(timing.stall_ns > 0, "two ticks are never at the same instant");
         assert!(self.inflight_size_max >= RECORD_SIZE_MAX as u64, "one record always fits in flight");
     }
 }
 
 /// What must be on stable storage before anyone relies on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HardState {
     /// The latest term this replica has seen.
     pub term: Term,
@@ -122,6 +129,8 @@ pub struct Restored {
     pub hard: HardState,
     /// The terms of the records in the log.
     pub terms: TermTable,
+    /// The configurations in the log, by the position of their records, ascending.
+    pub memberships: Vec<(Position, Membership)>,
     /// The durable prefix of the log; normally all of it.
     pub durable: Position,
     /// A position known to be committed.

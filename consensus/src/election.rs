@@ -1,11 +1,11 @@
 //! Elections: timers, pre-vote, votes, and when a replica refuses to take part in one.
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::peer::{PeerMessage, Vote, VoteReply};
 use evershard_protocol::time::MILLISECOND_NS;
 use evershard_protocol::{Instant, NodeId, Term};
 
 use crate::progress::Grant;
-use crate::quorum::rank;
 use crate::raft::TERM_MAX;
 use crate::{Output, Raft, Role, Standing};
 
@@ -19,6 +19,12 @@ impl Raft {
         self.asking = true;
         self.summoned = false;
         self.begin_round(out);
+    }
+
+    /// When this replica campaigns, if nothing changes: never if it has no part in deciding, or cannot read all of
+    /// its log.
+    pub(crate) fn campaign_due(&self) -> Option<Instant> {
+        (self.may_lead() && self.whole).then_some(self.election_deadline.max(self.pledged_until))
     }
 
     /// Campaigns in a new term; others are asked once the own vote is saved.
@@ -51,7 +57,8 @@ impl Raft {
             Role::Candidate => false,
             Role::Follower | Role::Leader => return,
         };
-        if !self.asking || !self.peers[index].connected {
+        let peer = &self.peers[index];
+        if !self.asking || !peer.connected || !self.membership.deciding().contains(peer.id) {
             return;
         }
         let vote = Vote {
@@ -69,7 +76,8 @@ impl Raft {
             return;
         }
         let from = self.peers[index].id;
-        let refused = vote.term < self.hard.term || (!vote.transfer && self.is_in_touch());
+        let loyal = self.is_in_touch() || self.now < self.pledged_until;
+        let refused = vote.term < self.hard.term || (!vote.transfer && loyal);
         if refused || vote.pre_vote {
             let granted = !refused && vote.term > self.hard.term && self.is_up_to_date(vote);
             // A granted pre-vote is about the candidate's next term; nothing is promised, so nothing is held back.
@@ -100,11 +108,12 @@ impl Raft {
 
     /// Tells the vote that was given, once it is saved.
     pub(crate) fn release_vote(&mut self, out: &mut Output) {
-        if self.saved.term != self.hard.term || self.saved.vote != self.hard.vote {
+        let saved = self.saved.term == self.hard.term && self.saved.vote == self.hard.vote;
+        if !saved && !bugs::is_on(Bug::VoteNotDurable) {
             return;
         }
         if let Some(candidate) = self.vote_held.take() {
-            assert_eq!(self.saved.vote, Some(candidate), "the vote told is the vote saved");
+            assert_eq!(self.hard.vote, Some(candidate), "the vote told is the vote given");
             self.answer_vote(candidate, self.hard.term, true, false, out);
         }
     }
@@ -139,7 +148,8 @@ impl Raft {
             self.become_follower(term);
         }
         let current = term == self.hard.term && self.role == Role::Follower && self.leader == Some(from);
-        if current && self.saved.standing == Standing::Sound {
+        let fit = self.saved.standing == Standing::Sound && self.may_lead() && self.whole;
+        if current && fit {
             self.campaign_in_new_term(true);
         }
     }
@@ -162,8 +172,8 @@ impl Raft {
 
     /// When a leader that hears no more from anyone steps down.
     pub(crate) fn quorum_deadline(&self) -> Instant {
-        let heard = self.peers.iter().map(|peer| peer.contact.unwrap_or_default().max(self.quorum_since));
-        rank(heard.chain([self.now]), self.quorum).after(self.timing.election_max_ns)
+        let heard = |peer: &crate::progress::Peer| peer.contact.unwrap_or_default().max(self.quorum_since);
+        self.rank_of_quorum(self.now, heard).after(self.timing.election_max_ns)
     }
 
     pub(crate) fn arm_election_timer(&mut self) {
@@ -190,10 +200,13 @@ impl Raft {
     /// A campaign is won with the sound votes of a quorum, or with the votes of all: then no member, whatever it
     /// lost, has a better log left.
     fn count_votes(&mut self) {
-        let own_sound = self.saved.standing == Standing::Sound;
-        let sound_len = self.peers.iter().filter(|peer| peer.grant == Some(Grant::Sound)).count();
-        let by_quorum = own_sound && sound_len + 1 >= self.quorum;
-        let by_all = self.peers.iter().all(|peer| peer.grant.is_some());
+        let own_sound = self.saved.standing == Standing::Sound || bugs::is_on(Bug::RecoveringCounts);
+        let sound = |grant: Option<Grant>| match grant {
+            Some(Grant::Recovering) => bugs::is_on(Bug::RecoveringCounts),
+            grant => grant == Some(Grant::Sound),
+        };
+        let by_quorum = own_sound && self.rank_of_quorum(true, |peer| sound(peer.grant));
+        let by_all = self.holds_of_all(true, |peer| peer.grant.is_some());
         if !by_quorum && !by_all {
             return;
         }
@@ -220,10 +233,13 @@ impl Raft {
             // The best log of all members is the shard's log.
             self.hard.standing = Standing::Sound;
         }
+        self.has_summoned = false;
+        self.read_number += 1;
+        self.read_told = false;
         let last = self.terms.last();
         for peer in &mut self.peers {
             peer.contact = peer.grant.map(|_| self.now);
-            peer.restart(last);
+            peer.begin_term(last);
         }
     }
 
@@ -231,16 +247,16 @@ impl Raft {
     fn is_in_touch(&self) -> bool {
         let loyal_ns = self.timing.election_min_ns;
         if self.role == Role::Leader {
-            let heard = self.peers.iter().filter_map(|peer| peer.contact);
-            let touched = heard.filter(|contact| self.now.since(*contact) < loyal_ns).count();
-            return touched + 1 >= self.quorum;
+            let touched = |contact: Option<Instant>| contact.is_some_and(|at| self.now.since(at) < loyal_ns);
+            return self.rank_of_quorum(true, |peer| touched(peer.contact));
         }
         self.leader.is_some() && self.now.since(self.leader_heard) < loyal_ns
     }
 
     //= raft §5.4.1: a voter denies its vote if its own log is more up-to-date than that of the candidate.
     fn is_up_to_date(&self, vote: &Vote) -> bool {
-        (vote.last_term, vote.last) >= (self.terms.last_term(), self.terms.last())
+        let own = (self.terms.last_term(), self.terms.last());
+        (vote.last_term, vote.last) >= own || bugs::is_on(Bug::VoteForShorterLog)
     }
 
     fn answer_vote(&self, to: NodeId, term: Term, granted: bool, pre_vote: bool, out: &mut Output) {

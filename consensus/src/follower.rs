@@ -1,5 +1,6 @@
 //! A follower's side of replication: does an append match, what of it is new, and when is an answer owed.
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::limits::APPEND_SIZE_MAX;
 use evershard_protocol::peer::{Append, AppendReply, Hint};
 use evershard_protocol::{Instant, NodeId, Position, Term};
@@ -8,7 +9,7 @@ use crate::raft::TERM_MAX;
 use crate::{Durability, Output, Raft, Role, Standing, Taken};
 
 /// What a follower owes the leader of the current term; begins anew with every term.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Following {
     /// The log is this leader's up to here. Invariant: not beyond the log's end.
     pub(crate) matched: Position,
@@ -32,13 +33,20 @@ impl Following {
     pub(crate) fn owe(&mut self) {
         self.owed = self.round.is_some();
     }
+
+    /// A snapshot replaced the log: what it holds is the leader's.
+    pub(crate) fn restart_at(&mut self, position: Position) {
+        self.matched = position;
+        self.taking = None;
+        self.rejected = None;
+    }
 }
 
 impl Raft {
     /// Takes an append of a leader, or of someone who believes to be one. The data stays with the caller.
     pub fn on_append(&mut self, from: NodeId, append: &Append, now: Instant, _out: &mut Output) -> Taken {
         self.see(now);
-        let Some(index) = self.peer_index(from) else { return Taken::No };
+        let Some(index) = self.make_peer(from) else { return Taken::No };
         if !is_sensible(append) {
             return Taken::No;
         }
@@ -50,6 +58,7 @@ impl Raft {
         if !self.follow(from, append.term) {
             return Taken::No;
         }
+        self.pledged_until = self.pledged_until.max(self.now.after(self.timing.lease_ns));
         // A new round asks for an answer: heartbeats and probes bring one, data in between does not.
         if self.following.round != Some(append.round) {
             self.following.owed = true;
@@ -81,6 +90,7 @@ impl Raft {
             round,
             rejected: None,
             recovering: self.saved.standing == Standing::Recovering,
+            promise_ns: 0,
         };
         Some((deposed, reply))
     }
@@ -117,7 +127,7 @@ impl Raft {
     }
 
     /// Follows `from`, which says that it leads `term`; `false` if that cannot be.
-    fn follow(&mut self, from: NodeId, term: Term) -> bool {
+    pub(crate) fn follow(&mut self, from: NodeId, term: Term) -> bool {
         assert!(term >= self.hard.term, "deposed leaders are answered elsewhere");
         if term == self.hard.term {
             let other = self.leader.is_some_and(|leader| leader != from);
@@ -171,6 +181,7 @@ impl Raft {
             self.terms.truncate(agreed);
             self.durable = self.durable.min(agreed);
             self.cut = true;
+            self.truncate_memberships(agreed);
         }
         self.on_matched();
         Taken::Data { skip: agreed.since(append.previous), truncate_to: (agreed < last).then_some(agreed) }
@@ -192,7 +203,11 @@ impl Raft {
     fn on_matched(&mut self) {
         let matched = self.following.matched;
         assert!(matched <= self.terms.last(), "what matches is in the log");
-        self.commit = self.commit.max(self.following.leader_commit.min(matched));
+        let verified = if bugs::is_on(Bug::CommitAheadOfData) { self.terms.last() } else { matched };
+        self.commit = self.commit.max(self.following.leader_commit.min(verified));
+        if bugs::is_on(Bug::MembershipAtCommit) {
+            self.adopt_membership();
+        }
         self.recover();
     }
 
@@ -204,7 +219,8 @@ impl Raft {
         }
         let following = &mut self.following;
         let received = following.matched.max(following.told_received);
-        let durable = following.matched.min(self.durable).max(following.told_durable);
+        let held = if bugs::is_on(Bug::ReceivedAsDurable) { following.matched } else { self.durable };
+        let durable = following.matched.min(held).max(following.told_durable);
         let progress = match self.durability {
             Durability::Durable => durable > following.told_durable,
             Durability::Replicated => received > following.told_received,
@@ -222,6 +238,7 @@ impl Raft {
             round: following.round.expect("there is a leader, so it has sent an append"),
             rejected: following.rejected.take(),
             recovering: self.saved.standing == Standing::Recovering,
+            promise_ns: self.timing.lease_ns,
         };
         Some((leader, reply))
     }

@@ -15,6 +15,10 @@
 //! * **Commit** by rank of durable or of received positions ([`Durability`]), own term only.
 //! * **Recovery**: a replica that may have lost acknowledged records ([`Standing::Recovering`]) counts only where
 //!   everybody's word is in, until it holds what a quorum confirmed after its restart.
+//! * **Membership**: voters change through joint configurations only, learners come and go freely
+//!   ([`Raft::plan_membership`]). A configuration is in force where its record is appended.
+//! * **Reads** without a record, confirmed by a quorum or by a lease ([`Raft::begin_read`]).
+//! * **Snapshots**: which peer needs one, and what follows from one that came ([`SnapshotMark`]).
 //! * **Transfer** of leadership to a replica that has everything.
 //! * **Stalls**: when two ticks are far apart, the loop was not run; the replica listens before it concludes anything.
 //!
@@ -34,7 +38,17 @@
 //!    a peer without a link is dropped.
 //! 6. Call [`Raft::tick`] every duty cycle, and at [`Raft::next_deadline`] at the latest, with instants of one
 //!    monotonic clock.
-//! 7. After an unclean stop in [`Durability::Replicated`], or when something that was on the disk does not verify,
+//! 7. Look at every record that is appended. One that changes the configuration is reported with
+//!    [`Raft::on_membership`] *before* the [`Raft::on_appended`] that covers it, on every replica, and given back with
+//!    [`Restored::memberships`] after a restart. A leader appends what [`Raft::wants_membership`] wants, and a change an
+//!    operator asks for only as [`Raft::plan_membership`] allows it.
+//! 8. Begin a read with an instant that was read from the clock after the request came in; answer it when
+//!    [`Raft::is_confirmed`] says so and [`Read::position`] is applied, refuse it when [`Raft::is_pending`] does not.
+//!    The clock must go on while the machine is suspended.
+//! 9. Make a snapshot durable before [`Raft::install_snapshot`], and begin the log anew when it says so. Report what
+//!    was dropped from the log's front with [`Raft::on_trimmed`].
+//! 10. Say with [`Raft::set_whole`] when a part of the log cannot be read, and when it can again.
+//! 11. After an unclean stop in [`Durability::Replicated`], or when something that was on the disk does not verify,
 //!    restore with [`Standing::Recovering`]. In [`Durability::Durable`] a restored log holds all that was ever reported
 //!    durable.
 //!
@@ -54,7 +68,7 @@
 //!     inflight_size_max: 1 << 20,
 //! };
 //! let restored =
-//!     Restored { hard: HardState::NEW, terms: TermTable::new(), durable: Position(0), commit: Position(0) };
+//!     Restored { hard: HardState::NEW, terms: TermTable::new(), memberships: vec![], durable: Position(0), commit: Position(0) };
 //! let mut raft = Raft::new(config, restored, Instant(0));
 //! let mut out = Output::new();
 //!
@@ -74,8 +88,7 @@
 //!         // Commands become records: `on_appended` once for all that the cycle gathered.
 //!     }
 //!     raft.on_durable(raft.last());
-//!     for index in 0..raft.members().len() {
-//!         let peer = raft.members()[index];
+//!     for peer in raft.members().iter() {
 //!         while let Some(append) = raft.plan_append(peer, now, APPEND_SIZE_MAX as u64) {
 //!             // Cut at the end of a record, send with its data.
 //!             raft.on_append_sent(peer, &append, now);
@@ -101,19 +114,26 @@
 mod config;
 mod election;
 mod follower;
+mod membership;
 mod output;
 mod progress;
 mod quorum;
 mod raft;
 mod random;
+mod read;
 mod replication;
+mod rounds;
+mod snapshot;
 mod term_table;
 mod transfer;
 mod view;
 
 pub use config::{Config, Durability, HardState, Restored, Role, Standing, Timing};
+pub use membership::{ChangeError, PROMOTE_LAG_MAX};
 pub use output::{Output, Taken, TransferError};
 pub use progress::COMMIT_CARRIER_NS;
 pub use raft::Raft;
+pub use read::{DRIFT_DIVISOR, Read};
+pub use snapshot::{Installed, SnapshotMark};
 pub use term_table::TermTable;
 pub use view::PeerView;

@@ -55,7 +55,7 @@ pub enum Taken {
 pub enum TransferError {
     /// Only the leader can hand over.
     NotLeader,
-    /// The target does not belong to the shard.
+    /// The target is no voter of the shard.
     NotMember,
     /// The target leads already.
     AlreadyLeader,
@@ -69,7 +69,7 @@ impl std::fmt::Display for TransferError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NotLeader => "this replica does not lead the shard; ask the leader",
-            Self::NotMember => "the target is not a member of the shard",
+            Self::NotMember => "the target is no voter of the shard; learners are promoted first",
             Self::AlreadyLeader => "the target leads the shard already",
             Self::InProgress => "an earlier transfer of this shard has not ended yet",
             Self::NotReady => "the target is not connected or still recovering; try again when it is in step",

@@ -1,9 +1,14 @@
 //! What a replica knows about one peer: the link, its vote, and on a leader how far its log has got.
 
+use std::hash::{Hash, Hasher};
+
 use evershard_protocol::peer::{Append, AppendReply};
 use evershard_protocol::{Instant, NodeId, Position};
 
-/// One other member of the shard.
+use crate::read::DRIFT_DIVISOR;
+use crate::rounds::{Round, Rounds};
+
+/// One other node of the shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) id: NodeId,
@@ -25,8 +30,15 @@ pub(crate) struct Peer {
     pub(crate) mode: Mode,
     /// Where the next append begins.
     pub(crate) next: Position,
-    /// It needs more than the leader's table of terms reaches back: only a snapshot helps.
-    pub(crate) out_of_reach: bool,
+    /// It has left the configuration with the record that ends here, and is fed until it has been told so.
+    pub(crate) farewell: Option<Position>,
+    /// The latest read whose number went out to it, and the latest whose round it has answered.
+    told_read: u64,
+    pub(crate) confirmed_read: u64,
+    /// It grants nobody a vote before this instant of the leader's clock.
+    pub(crate) promised_until: Instant,
+    /// Rounds that it has not answered.
+    rounds: Rounds,
     /// The commit position it was told.
     told_commit: Position,
     /// Counts the appends that ask for an answer.
@@ -39,14 +51,14 @@ pub(crate) struct Peer {
 }
 
 /// Whether a vote counts by itself, or only together with everybody's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Grant {
     Sound,
     Recovering,
 }
 
 /// How a leader sends to a peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Mode {
     /// The leader doesn't know where the logs agree: one append at a time.
     Probe {
@@ -57,6 +69,20 @@ pub(crate) enum Mode {
     },
     /// The logs agree up to `next`, as far as the peer has got: appends follow each other.
     Replicate,
+    /// The peer lacks what the leader's log no longer has: it gets heartbeats until a snapshot has arrived.
+    Snapshot {
+        /// The snapshot at this position is on its way.
+        sending: Option<Position>,
+    },
+}
+
+/// What sets the pace of a leader's appends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) commit: Position,
+    pub(crate) read: u64,
+    pub(crate) heartbeat_ns: u64,
+    pub(crate) now: Instant,
 }
 
 /// What is to be sent to a peer now.
@@ -82,7 +108,11 @@ impl Peer {
             durable: Position::ZERO,
             mode: Mode::Probe { waiting: false, enquiry: false },
             next: Position::ZERO,
-            out_of_reach: false,
+            farewell: None,
+            told_read: 0,
+            confirmed_read: 0,
+            promised_until: Instant(0),
+            rounds: Rounds::default(),
             told_commit: Position::ZERO,
             round: 0,
             since: 0,
@@ -96,63 +126,110 @@ impl Peer {
         self.received = Position::ZERO;
         self.durable = Position::ZERO;
         self.recovering = false;
+        self.rounds.clear();
+        self.told_read = 0;
         self.probe_from(next, false);
+    }
+
+    /// A new leader begins: nothing was asked and nothing promised in its term.
+    pub(crate) fn begin_term(&mut self, next: Position) {
+        self.confirmed_read = 0;
+        self.promised_until = Instant(0);
+        self.farewell = None;
+        self.restart(next);
     }
 
     /// Goes back to (or begins with) one append at a time.
     pub(crate) fn probe_from(&mut self, next: Position, enquiry: bool) {
-        self.mode = Mode::Probe { waiting: false, enquiry };
+        self.go_on(Mode::Probe { waiting: false, enquiry }, next);
+    }
+
+    /// Only a snapshot helps; `base` is where the leader's log begins.
+    pub(crate) fn await_snapshot(&mut self, base: Position) {
+        let sending = match self.mode {
+            Mode::Snapshot { sending } => sending.filter(|position| *position >= base),
+            _ => None,
+        };
+        self.go_on(Mode::Snapshot { sending }, base);
+    }
+
+    fn go_on(&mut self, mode: Mode, next: Position) {
+        self.mode = mode;
         self.next = next;
-        self.out_of_reach = false;
         self.told_commit = Position::ZERO;
         self.since = self.round + 1;
     }
 
     /// What is due now, apart from whether there is data and whether it may be sent.
-    pub(crate) fn due(&self, commit: Position, heartbeat_ns: u64, now: Instant) -> Due {
+    pub(crate) fn due(&self, pace: &Pace) -> Due {
         assert!(self.connected, "nothing is due on a link that is down");
-        let idle = passed(self.sent_at, heartbeat_ns, now);
+        let idle = passed(self.sent_at, pace.heartbeat_ns, pace.now);
         match self.mode {
             Mode::Probe { waiting: true, .. } if !idle => Due::Nothing,
-            Mode::Probe { enquiry, .. } if enquiry || self.out_of_reach => Due::Empty(self.round + 1),
+            Mode::Probe { enquiry: true, .. } => Due::Empty(self.round + 1),
             Mode::Probe { .. } => Due::Data(self.round + 1),
-            Mode::Replicate if idle => Due::Empty(self.round + 1),
-            Mode::Replicate if self.told_commit < commit && passed(self.sent_at, COMMIT_CARRIER_NS, now) => {
-                Due::Empty(self.data_round(heartbeat_ns, now))
+            Mode::Snapshot { .. } if idle => Due::Empty(self.round + 1),
+            Mode::Snapshot { .. } => Due::Nothing,
+            Mode::Replicate if idle || self.lacks_read(pace.read) => Due::Empty(self.round + 1),
+            Mode::Replicate if self.told_commit < pace.commit && passed(self.sent_at, COMMIT_CARRIER_NS, pace.now) => {
+                Due::Empty(self.data_round(pace))
             }
             Mode::Replicate => Due::Nothing,
         }
     }
 
+    /// A read waits for a round that has not been sent; unless too many are under way.
+    fn lacks_read(&self, read: u64) -> bool {
+        self.told_read < read && !self.rounds.is_full()
+    }
+
     /// The round of what is sent now for its own sake, data or a commit position: a new one if the last is as old as a
     /// heartbeat, so that a peer with nothing to acknowledge (its disk is slow) still gives signs of life.
-    pub(crate) fn data_round(&self, heartbeat_ns: u64, now: Instant) -> u64 {
-        self.round + u64::from(passed(self.round_at, heartbeat_ns, now))
+    pub(crate) fn data_round(&self, pace: &Pace) -> u64 {
+        let due = passed(self.round_at, pace.heartbeat_ns, pace.now) || self.lacks_read(pace.read);
+        self.round + u64::from(due)
     }
 
     /// When [`Peer::due`] will have something to say, if nothing else happens.
-    pub(crate) fn next_due(&self, commit: Position, heartbeat_ns: u64, now: Instant) -> Instant {
+    pub(crate) fn next_due(&self, pace: &Pace) -> Instant {
         let wait_ns = match self.mode {
-            Mode::Probe { waiting: false, .. } => return now,
-            Mode::Replicate if self.told_commit < commit => COMMIT_CARRIER_NS.min(heartbeat_ns),
-            _ => heartbeat_ns,
+            Mode::Probe { waiting: false, .. } => return pace.now,
+            Mode::Replicate if self.lacks_read(pace.read) => return pace.now,
+            Mode::Replicate if self.told_commit < pace.commit => COMMIT_CARRIER_NS.min(pace.heartbeat_ns),
+            _ => pace.heartbeat_ns,
         };
-        self.sent_at.map_or(now, |sent_at| sent_at.after(wait_ns))
+        self.sent_at.map_or(pace.now, |sent_at| sent_at.after(wait_ns))
     }
 
-    /// The append was sent.
-    pub(crate) fn on_sent(&mut self, append: &Append, now: Instant) {
+    /// The append was sent. Reads up to `read` had begun by then.
+    pub(crate) fn on_sent(&mut self, append: &Append, read: u64, now: Instant) {
         assert_eq!(append.previous, self.next, "appends to one peer follow each other");
         self.sent_at = Some(now);
         if append.round > self.round {
             self.round = append.round;
             self.round_at = Some(now);
+            self.told_read = read;
+            self.rounds.push(Round { number: append.round, sent_at: now, read });
         }
         match &mut self.mode {
             Mode::Probe { waiting, .. } => *waiting = true,
             Mode::Replicate => self.next = append.previous.advance(append.size),
+            Mode::Snapshot { .. } => {}
         }
         self.told_commit = append.commit;
+        if self.farewell.is_some_and(|position| self.told_commit >= position && self.received >= position) {
+            self.farewell = None;
+        }
+    }
+
+    /// The peer has answered this round: it followed this leader after the round was sent.
+    pub(crate) fn on_round_answered(&mut self, number: u64, promise_ns: u64) {
+        let Some(round) = self.rounds.answer(number) else { return };
+        self.confirmed_read = self.confirmed_read.max(round.read);
+        if promise_ns > 0 {
+            let believed_ns = promise_ns - promise_ns / DRIFT_DIVISOR;
+            self.promised_until = self.promised_until.max(round.sent_at.after(believed_ns));
+        }
     }
 
     /// Notes how far the peer has got. Its word is monotone for as long as the link and the term last.
@@ -166,6 +243,14 @@ impl Peer {
         }
     }
 
+    /// What decides how the peer is treated, without instants; see [`crate::Raft::hash_state`].
+    pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
+        (self.id, self.connected, self.contact.is_some(), self.grant, self.recovering).hash(hasher);
+        (self.received, self.durable, self.mode, self.next, self.farewell, self.told_commit).hash(hasher);
+        // Rounds only ever grow; what matters is how they lie to each other.
+        (self.round.saturating_sub(self.since), self.since > self.round).hash(hasher);
+    }
+
     /// The answer is about the `next` that the leader has in mind now.
     pub(crate) fn is_current(&self, round: u64) -> bool {
         round >= self.since && round <= self.round
@@ -176,7 +261,6 @@ impl Peer {
         assert!(matches!(self.mode, Mode::Probe { .. }), "only an answered probe ends probing");
         self.mode = Mode::Replicate;
         self.next = self.next.max(self.received);
-        self.out_of_reach = false;
     }
 }
 
@@ -194,6 +278,10 @@ mod tests {
     use evershard_protocol::Term;
 
     const HEARTBEAT_NS: u64 = 20_000_000;
+
+    fn pace(commit: u64, now: u64) -> Pace {
+        Pace { commit: Position(commit), read: 0, heartbeat_ns: HEARTBEAT_NS, now: Instant(now) }
+    }
 
     fn append(peer: &Peer, size: u64, round: u64, commit: u64) -> Append {
         Append {
@@ -217,40 +305,68 @@ mod tests {
     #[test]
     fn a_probe_is_repeated_at_the_heartbeat_and_not_before() {
         let mut peer = connected();
-        assert_eq!(peer.due(Position(0), HEARTBEAT_NS, Instant(0)), Due::Data(1));
-        peer.on_sent(&append(&peer, 8, 1, 0), Instant(0));
-        assert_eq!(peer.due(Position(0), HEARTBEAT_NS, Instant(HEARTBEAT_NS - 1)), Due::Nothing);
-        assert_eq!(peer.due(Position(0), HEARTBEAT_NS, Instant(HEARTBEAT_NS)), Due::Data(2));
+        assert_eq!(peer.due(&pace(0, 0)), Due::Data(1));
+        peer.on_sent(&append(&peer, 8, 1, 0), 0, Instant(0));
+        assert_eq!(peer.due(&pace(0, HEARTBEAT_NS - 1)), Due::Nothing);
+        assert_eq!(peer.due(&pace(0, HEARTBEAT_NS)), Due::Data(2));
         assert_eq!(peer.next, Position(64), "a probe stays where it is until it is answered");
     }
 
     #[test]
     fn answers_from_before_the_last_step_back_are_about_something_else() {
         let mut peer = connected();
-        peer.on_sent(&append(&peer, 0, 1, 0), Instant(0));
+        peer.on_sent(&append(&peer, 0, 1, 0), 0, Instant(0));
         assert!(peer.is_current(1));
         assert!(!peer.is_current(2), "nobody can answer what was not asked");
         peer.probe_from(Position(8), false);
         assert!(!peer.is_current(1));
-        peer.on_sent(&append(&peer, 0, 2, 0), Instant(0));
-        peer.on_sent(&append(&peer, 0, 3, 0), Instant(1));
+        peer.on_sent(&append(&peer, 0, 2, 0), 0, Instant(0));
+        peer.on_sent(&append(&peer, 0, 3, 0), 0, Instant(1));
         assert!(peer.is_current(2) && peer.is_current(3), "a repeated probe asks the same");
     }
 
     #[test]
     fn a_commit_position_travels_alone_only_after_a_while() {
         let mut peer = connected();
-        peer.on_sent(&append(&peer, 0, 1, 0), Instant(0));
+        peer.on_sent(&append(&peer, 0, 1, 0), 0, Instant(0));
         peer.replicate();
-        peer.on_sent(&append(&peer, 8, 1, 0), Instant(0));
-        assert_eq!(peer.due(Position(0), HEARTBEAT_NS, Instant(COMMIT_CARRIER_NS)), Due::Nothing);
-        assert_eq!(peer.due(Position(72), HEARTBEAT_NS, Instant(COMMIT_CARRIER_NS - 1)), Due::Nothing);
-        assert_eq!(peer.next_due(Position(72), HEARTBEAT_NS, Instant(0)), Instant(COMMIT_CARRIER_NS));
-        assert_eq!(peer.due(Position(72), HEARTBEAT_NS, Instant(COMMIT_CARRIER_NS)), Due::Empty(1));
-        peer.on_sent(&append(&peer, 0, 1, 72), Instant(COMMIT_CARRIER_NS));
-        assert_eq!(peer.due(Position(72), HEARTBEAT_NS, Instant(2 * COMMIT_CARRIER_NS)), Due::Nothing);
+        peer.on_sent(&append(&peer, 8, 1, 0), 0, Instant(0));
+        assert_eq!(peer.due(&pace(0, COMMIT_CARRIER_NS)), Due::Nothing);
+        assert_eq!(peer.due(&pace(72, COMMIT_CARRIER_NS - 1)), Due::Nothing);
+        assert_eq!(peer.next_due(&pace(72, 0)), Instant(COMMIT_CARRIER_NS));
+        assert_eq!(peer.due(&pace(72, COMMIT_CARRIER_NS)), Due::Empty(1));
+        peer.on_sent(&append(&peer, 0, 1, 72), 0, Instant(COMMIT_CARRIER_NS));
+        assert_eq!(peer.due(&pace(72, 2 * COMMIT_CARRIER_NS)), Due::Nothing);
         let later = Instant(COMMIT_CARRIER_NS + HEARTBEAT_NS);
-        assert_eq!(peer.due(Position(72), HEARTBEAT_NS, later), Due::Empty(2));
-        assert_eq!(peer.data_round(HEARTBEAT_NS, later), 2, "data may carry the round that is due");
+        assert_eq!(peer.due(&pace(72, later.0)), Due::Empty(2));
+        assert_eq!(peer.data_round(&pace(0, later.0)), 2, "data may carry the round that is due");
+    }
+
+    #[test]
+    fn a_read_starts_a_round_and_its_answer_confirms_it() {
+        let mut peer = connected();
+        peer.on_sent(&append(&peer, 0, 1, 0), 0, Instant(0));
+        peer.replicate();
+        let reading = Pace { read: 4, ..pace(0, 1) };
+        assert_eq!(peer.due(&reading), Due::Empty(2));
+        peer.on_sent(&append(&peer, 0, 2, 0), 4, Instant(1));
+        assert_eq!(peer.due(&reading), Due::Nothing);
+        peer.on_round_answered(1, 0);
+        assert_eq!(peer.confirmed_read, 0, "that round was sent before the read began");
+        peer.on_round_answered(2, 6400);
+        assert_eq!(
+            (peer.confirmed_read, peer.promised_until),
+            (4, Instant(6301)),
+            "counted from the sending, and less"
+        );
+    }
+
+    #[test]
+    fn answers_to_rounds_of_an_earlier_link_confirm_nothing() {
+        let mut peer = connected();
+        peer.on_sent(&append(&peer, 0, 1, 0), 3, Instant(0));
+        peer.restart(Position(64));
+        peer.on_round_answered(1, 100);
+        assert_eq!((peer.confirmed_read, peer.promised_until), (0, Instant(0)));
     }
 }

@@ -1,26 +1,27 @@
 //! The replica: its state, its inputs, and what every role does with them before the roles part ways.
 
 use evershard_protocol::peer::PeerMessage;
-use evershard_protocol::{Instant, NodeId, Position, Term};
+use evershard_protocol::{Instant, Membership, NodeId, NodeSet, Position, Term};
 
 use crate::follower::Following;
+use crate::membership::{MembershipTable, PEERS_LEN_MAX};
 use crate::progress::Peer;
-use crate::quorum::quorum_of;
 use crate::random::Random;
 use crate::transfer::Transfer;
 use crate::{Config, Durability, HardState, Output, Restored, Role, Standing, TermTable, Timing};
 
 /// One replica of a shard: a function of (state, input, now) to output. See the crate's page for how to drive it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     pub(crate) id: NodeId,
-    pub(crate) members: Vec<NodeId>,
-    pub(crate) quorum: usize,
+    /// The configuration in force, and the latest ones with their positions.
+    pub(crate) membership: Membership,
+    pub(crate) memberships: MembershipTable,
     pub(crate) durability: Durability,
     pub(crate) timing: Timing,
     pub(crate) inflight_size_max: u64,
     pub(crate) random: Random,
-    /// Every member but this one.
+    /// The other nodes of the configuration, and others that are connected; at most [`PEERS_LEN_MAX`].
     pub(crate) peers: Vec<Peer>,
 
     /// What should be on stable storage, and what is. Invariant: `saved.term <= hard.term`.
@@ -44,6 +45,11 @@ pub struct Raft {
     pub(crate) election_deadline: Instant,
     pub(crate) election_timeout_ns: u64,
 
+    /// This replica can read all of its log. If not it neither campaigns nor takes over.
+    pub(crate) whole: bool,
+    /// It grants nobody a vote before this instant, but to a candidate that the leader has summoned.
+    pub(crate) pledged_until: Instant,
+
     /// On a follower: what it owes its leader. Of the current term.
     pub(crate) following: Following,
     /// A deposed leader that must be told of the current term, and the round it asked with.
@@ -63,6 +69,11 @@ pub struct Raft {
     /// On a leader: every member voted for it, so that even members that lost records cannot lack what it lacks.
     pub(crate) elected_by_all: bool,
     pub(crate) transfer: Option<Transfer>,
+    /// On a leader: it has summoned a successor in this term, who may campaign at any time.
+    pub(crate) has_summoned: bool,
+    /// On a leader: the number of the latest read, and whether any peer was told of it.
+    pub(crate) read_number: u64,
+    pub(crate) read_told: bool,
 }
 
 impl Raft {
@@ -73,7 +84,7 @@ impl Raft {
     #[must_use]
     pub fn new(config: Config, restored: Restored, now: Instant) -> Self {
         config.check();
-        let Restored { hard, mut terms, durable, commit } = restored;
+        let Restored { hard, mut terms, memberships, durable, commit } = restored;
         terms.reserve();
         let saved = hard;
         let mut hard = hard;
@@ -83,16 +94,16 @@ impl Raft {
         }
         assert!(hard.term <= TERM_MAX, "terms are counted one by one");
         assert!(durable <= terms.last(), "what is durable is in the log");
-        let peers = config.members.iter().filter(|&&member| member != config.id).map(|&member| Peer::new(member));
+        let first = Membership::of_voters(config.members.iter().copied().collect::<NodeSet>());
         let mut raft = Self {
             id: config.id,
-            quorum: quorum_of(config.members.len()),
+            membership: Membership::default(),
+            memberships: MembershipTable::new(first, &memberships),
             durability: config.durability,
             timing: config.timing,
             inflight_size_max: config.inflight_size_max,
             random: Random::new(config.seed, u64::from(config.id.0)),
-            peers: peers.collect(),
-            members: config.members,
+            peers: Vec::with_capacity(PEERS_LEN_MAX),
             hard,
             saved,
             role: Role::Follower,
@@ -106,6 +117,9 @@ impl Raft {
             ticked_at: now,
             election_deadline: now,
             election_timeout_ns: 0,
+            whole: true,
+            // Whatever was promised in an earlier life is kept.
+            pledged_until: now.after(config.timing.lease_ns),
             following: Following::default(),
             deposed: None,
             vote_held: None,
@@ -115,12 +129,23 @@ impl Raft {
             term_start: None,
             elected_by_all: false,
             transfer: None,
+            has_summoned: false,
+            read_number: 0,
+            read_told: false,
         };
         raft.draw_election_timeout();
-        if !raft.peers.is_empty() {
+        raft.adopt_membership();
+        if !raft.is_sole_voter() {
             raft.arm_election_timer();
         }
         raft
+    }
+
+    /// Says whether this replica can read all of its log. A replica that cannot neither campaigns nor takes over: it
+    /// could not give the others what it cannot read. It votes and acknowledges with its whole log all the same: what
+    /// it cannot read it has had, and may be the reason why somebody was told that it is safe.
+    pub fn set_whole(&mut self, whole: bool) {
+        self.whole = whole;
     }
 
     /// Lets time pass; every duty cycle, and at [`Raft::next_deadline`] at the latest.
@@ -133,11 +158,12 @@ impl Raft {
         }
         match self.role {
             Role::Leader => {
+                self.retire_if_removed(out);
                 self.check_quorum();
                 self.tick_transfer(out);
             }
             Role::Follower | Role::PreCandidate | Role::Candidate => {
-                if self.now >= self.election_deadline {
+                if self.campaign_due().is_some_and(|due| self.now >= due) {
                     self.campaign(out);
                 }
             }
@@ -151,7 +177,7 @@ impl Raft {
     /// Takes a message of a peer; [`PeerMessage::Append`] goes to [`Raft::on_append`] instead and is ignored here.
     pub fn on_message(&mut self, from: NodeId, message: &PeerMessage, now: Instant, out: &mut Output) {
         self.see(now);
-        let Some(index) = self.peer_index(from) else { return };
+        let Some(index) = self.make_peer(from) else { return };
         self.peers[index].heard = Some(self.now);
         match message {
             PeerMessage::Vote(vote) => self.on_vote(index, vote, out),
@@ -225,7 +251,7 @@ impl Raft {
     /// There is a new link to `peer`; the one before, if any, is gone and nothing that came over it follows.
     pub fn on_link_up(&mut self, peer: NodeId, now: Instant, out: &mut Output) {
         self.see(now);
-        let Some(index) = self.peer_index(peer) else { return };
+        let Some(index) = self.make_peer(peer) else { return };
         if self.peers[index].connected {
             self.on_link_down(peer, now, out);
         }
@@ -271,6 +297,7 @@ impl Raft {
         self.term_start = None;
         self.elected_by_all = false;
         self.transfer = None;
+        self.has_summoned = false;
     }
 
     /// Begins a later term: what was promised and verified in the last one is over.
@@ -297,12 +324,13 @@ impl Raft {
             self.quorum_since = self.now;
             for peer in &mut self.peers {
                 peer.contact = None;
+                peer.promised_until = Instant(0);
             }
         } else {
             if self.leader.is_some() {
                 self.leader_heard = self.now;
             }
-            if !self.peers.is_empty() {
+            if !self.is_sole_voter() {
                 self.arm_election_timer();
             }
         }

@@ -1,11 +1,11 @@
 //! A leader's side of replication: what to send to whom, what the answers mean, and what is committed.
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::limits::{APPEND_SIZE_MAX, RECORD_SIZE_MAX};
 use evershard_protocol::peer::{Append, AppendReply, Hint};
 use evershard_protocol::{Instant, NodeId, Position};
 
-use crate::progress::{Due, Mode, Peer};
-use crate::quorum::rank;
+use crate::progress::{Due, Mode, Pace, Peer};
 use crate::raft::TERM_MAX;
 use crate::{Durability, Output, Raft, Role};
 
@@ -22,13 +22,13 @@ impl Raft {
             return None;
         }
         let peer = &self.peers[self.peer_index(to)?];
-        if !peer.connected {
+        if !peer.connected || !self.feeds(peer) {
             return None;
         }
-        let heartbeat_ns = self.timing.heartbeat_ns;
+        let pace = self.pace();
         let room = self.data_size_max(peer).min(size_max).min(APPEND_SIZE_MAX as u64);
-        let (size, round) = match (peer.mode, peer.due(self.commit, heartbeat_ns, self.now)) {
-            (Mode::Replicate, _) if room > 0 => (room, peer.data_round(heartbeat_ns, self.now)),
+        let (size, round) = match (peer.mode, peer.due(&pace)) {
+            (Mode::Replicate, _) if room > 0 => (room, peer.data_round(&pace)),
             (_, Due::Nothing) => return None,
             (_, Due::Data(round)) => (room, round),
             (_, Due::Empty(round)) => (0, round),
@@ -54,8 +54,15 @@ impl Raft {
         let current = self.role == Role::Leader && append.term == self.hard.term && append.previous == peer.next;
         if current && peer.connected {
             assert!(append.previous.advance(append.size) <= self.terms.last(), "only what is in the log is sent");
-            peer.on_sent(append, self.now);
+            peer.on_sent(append, self.read_number, self.now);
+            self.read_told = true;
         }
+    }
+
+    /// What sets the pace of appends just now.
+    pub(crate) fn pace(&self) -> Pace {
+        let (commit, read) = (self.commit, self.read_number);
+        Pace { commit, read, heartbeat_ns: self.timing.heartbeat_ns, now: self.now }
     }
 
     pub(crate) fn on_append_reply(&mut self, index: usize, reply: &AppendReply, out: &mut Output) {
@@ -75,6 +82,7 @@ impl Raft {
         let peer = &mut self.peers[index];
         peer.contact = Some(self.now);
         peer.on_positions(reply);
+        peer.on_round_answered(reply.round, reply.promise_ns);
         match (reply.rejected, peer.is_current(reply.round)) {
             (Some(hint), true) => self.back_off(index, hint),
             (None, true) => self.on_accepted(index),
@@ -94,23 +102,44 @@ impl Raft {
         let own = by_durability(self.durable, self.terms.last());
         let held = |peer: &Peer| by_durability(peer.durable, peer.received);
         let counted = |peer: &Peer| {
-            let counts = self.elected_by_all || !peer.recovering;
+            let counts = self.elected_by_all || !peer.recovering || bugs::is_on(Bug::RecoveringCounts);
             if counts { held(peer) } else { Position::ZERO }
         };
-        let by_quorum = rank(self.peers.iter().map(counted).chain([own]), self.quorum);
-        let by_all = self.peers.iter().map(held).fold(own, Position::min);
-        let committed = by_quorum.max(by_all);
+        let by_quorum = self.rank_of_quorum(own, counted);
+        let committed = by_quorum.max(self.held_by_all(own, held));
         //= raft §5.4.2: only records of the leader's own term are committed by counting replicas.
-        if committed > self.commit && committed >= term_start {
-            assert_eq!(self.terms.term_at(committed), Some(self.hard.term), "the own term is the log's last");
+        let own_term = committed >= term_start || bugs::is_on(Bug::CommitPriorTerm);
+        if committed > self.commit && own_term {
+            assert!(
+                self.terms.term_at(committed) == Some(self.hard.term) || bugs::is_on(Bug::CommitPriorTerm),
+                "the own term is the log's last"
+            );
             self.commit = committed;
+            if bugs::is_on(Bug::MembershipAtCommit) {
+                self.adopt_membership();
+            }
         }
+    }
+
+    /// What every voter holds.
+    fn held_by_all(&self, own: Position, held: impl Fn(&Peer) -> Position) -> Position {
+        let of_node = |node: NodeId| {
+            if node == self.id {
+                return own;
+            }
+            self.peer_index(node).map_or(Position::ZERO, |index| held(&self.peers[index]))
+        };
+        self.membership.deciding().iter().map(of_node).min().unwrap_or_default()
     }
 
     /// The peer's log does not agree with this one at `next`. Every step goes back by at least one run of the
     /// leader's log or of the peer's, so there are no more steps than runs.
     fn back_off(&mut self, index: usize, hint: Hint) {
         let peer = &self.peers[index];
+        if matches!(peer.mode, Mode::Snapshot { .. }) {
+            // It lacks everything until a snapshot has come.
+            return;
+        }
         let found = self.terms.term_at(hint.position);
         let enquiry = found.is_some_and(|term| term < hint.term);
         let next = if found == Some(hint.term) || enquiry {
@@ -120,24 +149,32 @@ impl Raft {
         } else {
             self.terms.find_hint(hint.position, hint.term).position
         };
-        let reachable = next >= self.terms.base();
-        let next = next.max(self.terms.base());
+        let base = self.terms.base();
+        // Below the table's base only the very beginning of the log can match.
+        if next < base {
+            self.peers[index].await_snapshot(base);
+            return;
+        }
         let stuck = matches!(peer.mode, Mode::Probe { .. }) && next >= peer.next;
         let peer = &mut self.peers[index];
         if !stuck {
             peer.probe_from(next.min(peer.next), enquiry);
         }
         // A peer that did not move is asked again at the next heartbeat.
-        peer.out_of_reach = !reachable;
     }
 
     /// The peer's log agrees with this one at `next`.
     fn on_accepted(&mut self, index: usize) {
         let peer = &mut self.peers[index];
-        let Mode::Probe { enquiry, .. } = peer.mode else { return };
         if peer.received < peer.next {
             return;
         }
+        if matches!(peer.mode, Mode::Snapshot { .. }) {
+            // The snapshot has arrived, or the peer had the log after all.
+            peer.probe_from(peer.received, false);
+            return;
+        }
+        let Mode::Probe { enquiry, .. } = peer.mode else { return };
         if enquiry {
             // The peer had another record there when it was last asked. Begin where a record certainly begins.
             let start = self.terms.run_start(peer.next);
@@ -150,10 +187,8 @@ impl Raft {
     /// Bytes of data that may follow `next`: within one run, and within what may be in flight.
     fn data_size_max(&self, peer: &Peer) -> u64 {
         let left = self.terms.run_end(peer.next).since(peer.next);
-        if peer.out_of_reach {
-            return 0;
-        }
         let acknowledged = match (peer.mode, self.durability) {
+            (Mode::Snapshot { .. }, _) => return 0,
             (Mode::Probe { .. }, _) => peer.next,
             (Mode::Replicate, Durability::Durable) => peer.durable,
             (Mode::Replicate, Durability::Replicated) => peer.received,

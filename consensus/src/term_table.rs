@@ -14,7 +14,7 @@ use evershard_protocol::{Position, Term};
 /// Runs of terms over a log, oldest first; at most [`TERM_RUNS_MAX`], the oldest are forgotten first.
 ///
 /// Invariant: terms and first positions grow from run to run, and no run is empty.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct TermTable {
     /// Where the table begins: the start of the first run, or `last` when there is none.
     base: Position,
@@ -25,7 +25,7 @@ pub struct TermTable {
 }
 
 /// One leader's part of the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Run {
     term: Term,
     first: Position,
@@ -73,6 +73,35 @@ impl TermTable {
             self.runs.pop_back();
         }
         self.last = to;
+    }
+
+    /// Notes that the log below the record boundary `to` is gone.
+    ///
+    /// # Panics
+    /// If the log does not reach up to `to`.
+    pub fn forget_before(&mut self, to: Position) {
+        assert!(to <= self.last, "only what was there can be forgotten");
+        if to <= self.base {
+            return;
+        }
+        let term = self.term_at(to).expect("between base and end");
+        while self.runs.get(1).is_some_and(|next| next.first <= to) {
+            self.runs.pop_front();
+        }
+        match self.runs.front_mut() {
+            Some(run) if to < self.last => run.first = run.first.max(to),
+            _ => self.runs.clear(),
+        }
+        self.base = to;
+        self.base_term = term;
+    }
+
+    /// Begins anew behind a snapshot at `position`, whose last record is of `term`.
+    pub fn reset(&mut self, position: Position, term: Term) {
+        self.runs.clear();
+        self.base = position;
+        self.base_term = term;
+        self.last = position;
     }
 
     /// Term of the record that ends at `position`, or through which it goes: term 0 at position 0, none beyond the
@@ -191,15 +220,6 @@ impl Default for TermTable {
         Self::new()
     }
 }
-
-/// Equal if they say the same of the same log; how much room they have does not matter.
-impl PartialEq for TermTable {
-    fn eq(&self, other: &Self) -> bool {
-        (self.base, self.base_term, self.last) == (other.base, other.base_term, other.last) && self.runs == other.runs
-    }
-}
-
-impl Eq for TermTable {}
 
 #[cfg(test)]
 #[path = "term_table_tests.rs"]

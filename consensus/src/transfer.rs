@@ -32,6 +32,9 @@ impl Raft {
         if self.transfer.is_some() {
             return Err(TransferError::InProgress);
         }
+        if !self.membership.voters.contains(to) {
+            return Err(TransferError::NotMember);
+        }
         let peer = &self.peers[index];
         if !peer.connected || peer.recovering || self.term_start.is_none() {
             return Err(TransferError::NotReady);
@@ -46,7 +49,10 @@ impl Raft {
     pub(crate) fn tick_transfer(&mut self, out: &mut Output) {
         let Some(transfer) = self.transfer else { return };
         assert_eq!(self.role, Role::Leader, "who no longer leads has nothing to hand over");
-        let index = self.peer_index(transfer.to).expect("a transfer's target is a member");
+        let Some(index) = self.peer_index(transfer.to) else {
+            self.transfer = None;
+            return;
+        };
         let peer = &self.peers[index];
         if self.now >= transfer.deadline || peer.recovering {
             self.transfer = None;
@@ -54,6 +60,7 @@ impl Raft {
         }
         if !transfer.summoned && peer.received == self.terms.last() {
             self.transfer = Some(Transfer { summoned: true, ..transfer });
+            self.has_summoned = true;
             out.push(transfer.to, PeerMessage::TimeoutNow(TimeoutNow { term: self.hard.term }));
         }
     }

@@ -1,6 +1,8 @@
 //! What a caller may see of a replica, and what is always true of it.
 
-use evershard_protocol::{Instant, NodeId, Position, Term};
+use std::hash::{Hash, Hasher};
+
+use evershard_protocol::{Instant, Membership, NodeId, NodeSet, Position, Term};
 
 use crate::progress::Mode;
 use crate::{Raft, Role, Standing, TermTable};
@@ -22,8 +24,8 @@ pub struct PeerView {
     pub last_heard: Instant,
     /// The leader is still finding out where the logs agree.
     pub probing: bool,
-    /// It needs records of before the leader's table of terms: it must be given a snapshot.
-    pub out_of_reach: bool,
+    /// It needs what the leader's log no longer has: it must be given a snapshot.
+    pub needs_snapshot: bool,
 }
 
 impl Raft {
@@ -33,10 +35,39 @@ impl Raft {
         self.id
     }
 
-    /// Every member of the shard, this one included.
+    /// The configuration in force: the latest in the log.
     #[must_use]
-    pub fn members(&self) -> &[NodeId] {
-        &self.members
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Where the record of that configuration ends; 0 if it is the one that the replica began with.
+    #[must_use]
+    pub fn membership_position(&self) -> Position {
+        self.memberships.current().0
+    }
+
+    /// The configuration in force at `position`, if that is among the latest ones.
+    #[must_use]
+    pub fn membership_at(&self, position: Position) -> Membership {
+        self.memberships.at(position)
+    }
+
+    /// Everybody in that configuration: voters, those that are being left, learners.
+    #[must_use]
+    pub fn members(&self) -> NodeSet {
+        self.membership.everybody()
+    }
+
+    /// Every node to whom [`Raft::plan_append`] may have something to say.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().map(|peer| peer.id)
+    }
+
+    /// Whether it can read all of its log; see [`Raft::set_whole`].
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// What this replica is at the moment.
@@ -125,11 +156,11 @@ impl Raft {
         // Well before a pause would count as a stall.
         let latest = self.ticked_at.after(self.timing.stall_ns / 2);
         if self.role != Role::Leader {
-            return latest.min(self.election_deadline);
+            return self.campaign_due().map_or(latest, |due| latest.min(due));
         }
-        let heartbeat_ns = self.timing.heartbeat_ns;
-        let connected = self.peers.iter().filter(|peer| peer.connected);
-        let appends = connected.map(|peer| peer.next_due(self.commit, heartbeat_ns, self.now));
+        let pace = self.pace();
+        let connected = self.peers.iter().filter(|peer| peer.connected && self.feeds(peer));
+        let appends = connected.map(|peer| peer.next_due(&pace));
         let to_come = appends.filter(|due| *due > self.now);
         let transfer = self.transfer.map(|transfer| transfer.deadline);
         to_come.chain(transfer).fold(latest.min(self.quorum_deadline()), Instant::min)
@@ -142,7 +173,8 @@ impl Raft {
         if self.role != Role::Leader {
             return last;
         }
-        let in_step = self.peers.iter().filter(|peer| peer.connected && peer.mode == Mode::Replicate);
+        let in_step =
+            self.peers.iter().filter(|peer| peer.connected && self.feeds(peer) && peer.mode == Mode::Replicate);
         in_step.map(|peer| peer.received).fold(last, Position::min)
     }
 
@@ -158,8 +190,21 @@ impl Raft {
             recovering: peer.recovering,
             last_heard: peer.heard.unwrap_or_default(),
             probing: matches!(peer.mode, Mode::Probe { .. }),
-            out_of_reach: peer.out_of_reach,
+            needs_snapshot: matches!(peer.mode, Mode::Snapshot { .. }),
         })
+    }
+
+    /// Feeds `hasher` with everything that decides what this replica will do, apart from instants and dice: what a model
+    /// checker that lets timers run out at any moment takes for one state.
+    pub fn hash_state(&self, hasher: &mut impl Hasher) {
+        (self.hard, self.saved, self.role, self.leader).hash(hasher);
+        (&self.terms, self.durable, self.commit, self.cut, &self.memberships).hash(hasher);
+        (&self.following, self.deposed.is_some(), self.vote_held, self.asking, self.summoned).hash(hasher);
+        (self.whole, self.term_start, self.elected_by_all, self.has_summoned).hash(hasher);
+        (self.transfer.map(|transfer| transfer.to), self.read_number, self.read_told).hash(hasher);
+        for peer in &self.peers {
+            peer.hash_state(hasher);
+        }
     }
 
     /// Panics if anything is not as it must be. For tests and `debug_assert!`.

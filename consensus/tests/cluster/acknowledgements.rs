@@ -153,6 +153,7 @@ fn a_peer_out_of_reach_is_waited_for() {
             round: planned.round,
             rejected: Some(Hint { position: Position(64), term: Term(1) }),
             recovering: false,
+            promise_ns: 0,
         };
         solo.hear(PEER, PeerMessage::AppendReply(reject));
         if planned.previous == Position(640) {
@@ -161,7 +162,7 @@ fn a_peer_out_of_reach_is_waited_for() {
         }
         solo.now = solo.now.after(20 * MS);
     }
-    assert!(solo.raft.peer(PEER).is_some_and(|peer| peer.out_of_reach && peer.probing));
+    assert!(solo.raft.peer(PEER).is_some_and(|peer| peer.needs_snapshot));
     assert_eq!(solo.raft.slowest_needed(), Position(768));
 }
 

@@ -2,12 +2,15 @@
 
 mod acknowledgements;
 mod elections;
+mod membership;
 mod network;
 mod node;
 mod nonsense;
 mod oracle;
+mod reads;
 mod recovery;
 mod replication;
+mod snapshots;
 mod solo;
 mod swarm;
 mod transfer;

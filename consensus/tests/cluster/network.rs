@@ -8,9 +8,11 @@
 
 use std::collections::VecDeque;
 
-use evershard_consensus::{Config, Durability, HardState, Output, Raft, Restored, Role, Standing, TermTable, Timing};
+use evershard_consensus::{
+    ChangeError, Config, Durability, HardState, Output, Raft, Read, Restored, Role, Standing, TermTable, Timing,
+};
 use evershard_protocol::peer::PeerMessage;
-use evershard_protocol::{Instant, NodeId, Position, Term};
+use evershard_protocol::{Instant, Membership, MembershipChange, NodeId, Position, Term};
 
 use crate::node::{Letter, Node, Record};
 use crate::oracle::Oracle;
@@ -33,6 +35,8 @@ pub struct Setup {
     /// In a thousand: letters lost, and whether a link's letters overtake each other and arrive twice.
     pub loss: u64,
     pub unruly: bool,
+    /// So many nodes are voters from the start, the others join; all if not given.
+    pub voters: Option<usize>,
 }
 
 impl Default for Setup {
@@ -50,6 +54,7 @@ impl Default for Setup {
             delay_ns: 0,
             loss: 0,
             unruly: false,
+            voters: None,
         }
     }
 }
@@ -91,6 +96,8 @@ pub struct Cluster {
     pub counts: Counts,
     tag: u64,
     dice: u64,
+    reads: Vec<(usize, Read, Position)>,
+    confirmed: usize,
 }
 
 impl Cluster {
@@ -104,12 +111,14 @@ impl Cluster {
         let mut cluster = Self {
             now: Instant(MS),
             nodes: vec![],
-            oracle: Oracle::new(len, setup.durability),
+            oracle: Oracle::new(len, setup.voters.unwrap_or(len), setup.durability),
             cut: vec![vec![false; len]; len],
             connected: vec![vec![false; len]; len],
             letters: vec![vec![VecDeque::new(); len]; len],
             counts: Counts::default(),
             tag: 1_000_000,
+            reads: vec![],
+            confirmed: 0,
             dice: setup.seed,
             setup,
         };
@@ -119,7 +128,7 @@ impl Cluster {
             let size = cluster.setup.record_size;
             let record = |(at, &term): (usize, &u64)| {
                 let end = Position((at as u64 + 1) * size);
-                Record { term: Term(term), end, tag: term * 10_000 + at as u64 }
+                Record { term: Term(term), end, tag: term * 10_000 + at as u64, membership: None }
             };
             let log: Vec<Record> = terms.iter().enumerate().map(record).collect();
             cluster.nodes.push(Node {
@@ -191,6 +200,7 @@ impl Cluster {
                 self.advance(index);
             }
         }
+        self.check_reads();
         self.oracle.check(&self.nodes);
     }
 
@@ -202,7 +212,7 @@ impl Cluster {
 
     pub fn propose_sized(&mut self, index: usize, size: u64) -> Position {
         assert!(self.raft(index).admits(), "the node does not admit commands");
-        self.append_own(index, size)
+        self.append_own(index, size, None)
     }
 
     /// The process is gone, with all that is not on disk. If `noticed`, its links close at once.
@@ -236,7 +246,8 @@ impl Cluster {
     pub fn restart(&mut self, index: usize) {
         assert!(self.nodes[index].raft.is_none(), "it is running");
         let setup = &self.setup;
-        let ids = 0..u8::try_from(self.cut.len()).expect("few nodes");
+        let voters = 0..u8::try_from(setup.voters.unwrap_or(self.cut.len())).expect("few nodes");
+        let joins = usize::from(self.nodes[index].id.0) >= usize::from(voters.end);
         let node = &mut self.nodes[index];
         let mut terms = TermTable::new();
         for record in &node.log {
@@ -244,14 +255,15 @@ impl Cluster {
         }
         let config = Config {
             id: node.id,
-            members: ids.map(NodeId).collect(),
+            members: if joins { vec![] } else { voters.map(NodeId).collect() },
             durability: setup.durability,
             timing: setup.timing,
             seed: setup.seed,
             inflight_size_max: setup.inflight_size_max,
         };
         let durable = terms.last();
-        let restored = Restored { hard: node.hard, terms, durable, commit: Position::ZERO };
+        let memberships = node.log.iter().filter_map(|record| Some((record.end, record.membership?))).collect();
+        let restored = Restored { hard: node.hard, terms, memberships, durable, commit: Position::ZERO };
         node.raft = Some(Raft::new(config, restored, self.now));
         node.paused = false;
         node.out.messages.clear();
@@ -303,11 +315,14 @@ impl Cluster {
 
     /// The same log everywhere, all of it committed everywhere.
     pub fn has_converged(&self) -> bool {
-        let all = self.nodes.iter().all(|node| {
+        let Some(leader) = self.leader().filter(|leader| self.raft(*leader).admits()) else { return false };
+        let members = self.raft(leader).membership();
+        let same = |node: &Node| {
             let raft = node.raft.as_ref();
-            raft.is_some_and(|raft| raft.commit() == raft.last()) && node.log == self.nodes[0].log
-        });
-        all && self.leader().is_some_and(|leader| self.raft(leader).admits())
+            raft.is_some_and(|raft| raft.commit() == raft.last()) && node.log == self.nodes[leader].log
+        };
+        let belongs = |node: &&Node| members.everybody().contains(node.id);
+        !members.is_joint() && self.nodes.iter().filter(belongs).all(same)
     }
 
     /// A number below `bound`, from the network's own seed.
@@ -317,6 +332,22 @@ impl Cluster {
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (word ^ (word >> 31)) % bound
+    }
+
+    /// Every node in a line.
+    pub fn describe(&self) -> String {
+        let lines = self.nodes.iter().filter_map(|node| {
+            let raft = node.raft.as_ref()?;
+            let (role, term, standing) = (raft.role(), raft.term(), raft.standing());
+            let (last, last_term, commit) = (raft.last(), raft.last_term(), raft.commit());
+            Some(format!(
+                "\n{:?}: {role:?} {term:?} {standing:?} last {last:?}/{last_term:?} commit {commit:?} {} at {:?}",
+                node.id,
+                raft.membership(),
+                raft.membership_position()
+            ))
+        });
+        lines.collect()
     }
 
     /// Moves leadership, as an operator would ask.
@@ -340,15 +371,52 @@ impl Cluster {
         }
     }
 
-    fn append_own(&mut self, index: usize, size: u64) -> Position {
+    fn append_own(&mut self, index: usize, size: u64, membership: Option<Membership>) -> Position {
         self.tag += 1;
         let node = &mut self.nodes[index];
         let raft = node.raft.as_mut().expect("the node is running");
-        let record = Record { term: raft.term(), end: raft.last().advance(size), tag: self.tag };
+        let record = Record { term: raft.term(), end: raft.last().advance(size), tag: self.tag, membership };
         node.log.push(record);
         node.dirty = true;
+        if let Some(membership) = membership {
+            raft.on_membership(record.end, membership);
+        }
         raft.on_appended(record.term, record.end);
         record.end
+    }
+
+    /// Changes the configuration, as an operator would ask the leader.
+    pub fn change(&mut self, leader: usize, change: &MembershipChange) -> Result<Position, ChangeError> {
+        let next = self.raft(leader).plan_membership(change)?;
+        let size = self.setup.record_size;
+        Ok(self.append_own(leader, size, Some(next)))
+    }
+
+    /// Begins a read; the oracle watches that it is not stale.
+    pub fn begin_read(&mut self, index: usize) -> bool {
+        let raft = self.nodes[index].raft.as_mut().expect("the node is running");
+        let Some(read) = raft.begin_read(self.now) else { return false };
+        let committed = self.oracle.committed_end();
+        self.reads.push((index, read, committed));
+        true
+    }
+
+    /// Reads that were confirmed since this was last asked.
+    pub fn take_confirmed(&mut self) -> usize {
+        std::mem::take(&mut self.confirmed)
+    }
+
+    fn check_reads(&mut self) {
+        let Self { reads, nodes, confirmed, .. } = self;
+        reads.retain(|(index, read, committed)| {
+            let Some(raft) = nodes[*index].raft.as_ref().filter(|_| !nodes[*index].paused) else { return false };
+            if raft.is_confirmed(read) {
+                assert!(read.position >= *committed, "stale read at node {index}: {read:?}, {committed} was committed");
+                *confirmed += 1;
+                return false;
+            }
+            raft.is_pending(read)
+        });
     }
 
     fn deliver(&mut self, index: usize) {
@@ -367,7 +435,9 @@ impl Cluster {
         let raft = node.raft.as_mut().expect("the node is running");
         raft.tick(now, &mut node.out);
         if raft.wants_term_start() {
-            self.append_own(index, self.setup.record_size);
+            self.append_own(index, self.setup.record_size, None);
+        } else if let Some(next) = raft.wants_membership() {
+            self.append_own(index, self.setup.record_size, Some(next));
         }
         self.nodes[index].begin_writes(now.after(self.setup.save_ns), now.after(self.setup.flush_ns));
         for (to, letter) in self.nodes[index].write_letters(now, self.setup.append_size_max) {

@@ -2,7 +2,7 @@
 
 use evershard_consensus::{HardState, Output, Raft, Taken};
 use evershard_protocol::peer::{Append, PeerMessage};
-use evershard_protocol::{Instant, NodeId, Position, Term};
+use evershard_protocol::{Instant, Membership, NodeId, Position, Term};
 
 /// One entry of a log. The tag is its payload: no two records ever written have the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,6 +10,7 @@ pub struct Record {
     pub term: Term,
     pub end: Position,
     pub tag: u64,
+    pub membership: Option<Membership>,
 }
 
 /// What travels between nodes.
@@ -53,7 +54,12 @@ impl Node {
         }
         let begin = append.previous.advance(skip);
         assert_eq!(self.log.last().map_or(Position::ZERO, |record| record.end), begin, "cut at a boundary");
-        self.log.extend(data.iter().filter(|record| record.end > begin));
+        for record in data.iter().filter(|record| record.end > begin) {
+            if let Some(membership) = record.membership {
+                raft.on_membership(record.end, membership);
+            }
+            self.log.push(*record);
+        }
         self.dirty = true;
         raft.on_appended(append.data_term, append.previous.advance(append.size));
     }
@@ -97,7 +103,7 @@ impl Node {
     pub fn write_letters(&mut self, now: Instant, size_max: u64) -> Vec<(NodeId, Letter)> {
         let raft = self.raft.as_mut().expect("the node is running");
         let mut letters = vec![];
-        for peer in raft.members().to_vec() {
+        for peer in raft.peers().collect::<Vec<_>>() {
             let mut rounds = 0;
             let mut limit = size_max;
             while let Some(mut append) = raft.plan_append(peer, now, limit) {

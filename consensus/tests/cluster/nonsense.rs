@@ -24,6 +24,7 @@ fn message() -> impl Strategy<Value = PeerMessage> {
             round: n[3],
             rejected: hint.map(|(position, term)| Hint { position: Position(position), term: Term(term) }),
             recovering: flag,
+            promise_ns: n[4],
         }),
         2 => PeerMessage::Vote(Vote { pre_vote: flag, transfer: other, ..vote(n[0], n[1], n[2]) }),
         3 => PeerMessage::VoteReply(VoteReply {

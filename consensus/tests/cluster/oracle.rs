@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use evershard_consensus::{Durability, Role};
-use evershard_protocol::{NodeId, Position, Term};
+use evershard_protocol::{Membership, NodeId, NodeSet, Position, Term};
 
 use crate::node::{Node, Record};
 
 /// Remembers everything that was ever committed anywhere, and who led when.
 pub struct Oracle {
     durability: Durability,
-    quorum: usize,
+    /// The configuration by which the last record was committed.
+    membership: Membership,
     pub committed: Vec<Record>,
     pub leaders: BTreeMap<Term, NodeId>,
     commits: Vec<Position>,
@@ -21,10 +22,11 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(len: usize, durability: Durability) -> Self {
+    pub fn new(len: usize, voters: usize, durability: Durability) -> Self {
+        let voters = (0..u8::try_from(voters).expect("few nodes")).map(NodeId).collect();
         Self {
             durability,
-            quorum: len / 2 + 1,
+            membership: Membership::of_voters(voters),
             committed: vec![],
             leaders: BTreeMap::new(),
             commits: vec![Position::ZERO; len],
@@ -51,9 +53,22 @@ impl Oracle {
             self.check_committed(node, nodes);
         }
         if self.durability == Durability::Durable {
-            let on_disk = nodes.iter().filter(|node| has(&node.disk, self.committed.last())).count();
-            assert!(on_disk >= self.quorum, "what is committed is on the disks of a quorum");
+            assert!(self.is_on_disk(nodes), "what is committed is on the disks of a quorum");
         }
+    }
+
+    pub fn committed_end(&self) -> Position {
+        self.committed.last().map_or(Position::ZERO, |record| record.end)
+    }
+
+    /// The last committed record is on the disks of a majority, or of two in a joint configuration.
+    fn is_on_disk(&self, nodes: &[Node]) -> bool {
+        let last = self.committed.last();
+        let majority = |set: NodeSet| {
+            let held = nodes.iter().filter(|node| set.contains(node.id) && has(&node.disk, last)).count();
+            set.is_empty() || 2 * held > set.len()
+        };
+        majority(self.membership.voters) && majority(self.membership.outgoing)
     }
 
     /// One leader per term, and it has everything that was committed in the terms before. What later terms committed
@@ -84,9 +99,9 @@ impl Oracle {
             assert_eq!(held[..shared], self.committed[..], "{} differs in what is committed", node.id);
             self.committed = held.to_vec();
             self.lens.push(len);
+            self.membership = *node.raft.as_ref().expect("it runs").membership();
             if self.durability == Durability::Durable {
-                let on_disk = nodes.iter().filter(|node| has(&node.disk, self.committed.last())).count();
-                assert!(on_disk >= self.quorum, "{} committed {commit} before a quorum had it on disk", node.id);
+                assert!(self.is_on_disk(nodes), "{} committed {commit} before a quorum had it on disk", node.id);
             }
         }
     }

@@ -35,7 +35,7 @@ impl Solo {
             inflight_size_max: 1 << 20,
         };
         let durable = terms.last();
-        let restored = Restored { hard, terms, durable, commit: Position(0) };
+        let restored = Restored { hard, terms, memberships: vec![], durable, commit: Position(0) };
         let now = Instant(MS);
         let mut solo = Self { raft: Raft::new(config, restored, now), out: Output::new(), now };
         solo.raft.on_link_up(PEER, now, &mut solo.out);
@@ -129,5 +129,6 @@ pub fn acknowledge(term: u64, received: u64, durable: u64, round: u64) -> PeerMe
         round,
         rejected: None,
         recovering: false,
+        promise_ns: 0,
     })
 }

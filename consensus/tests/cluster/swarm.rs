@@ -4,8 +4,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use evershard_consensus::{Durability, Standing};
-use evershard_protocol::NodeId;
+use evershard_consensus::{Durability, Raft, Standing};
+use evershard_protocol::{MembershipChange, NodeId, NodeSet};
 
 use crate::network::{Cluster, MS, Setup};
 
@@ -27,6 +27,52 @@ fn unruly_links_harm_nobody() {
     for_seeds(2000..2150, |seed| swarm(seed, Durability::Durable, true));
 }
 
+/// The voters change meanwhile, and reads are served; in half of the runs under a lease.
+#[test]
+fn nothing_is_lost_and_no_read_is_stale_while_members_come_and_go() {
+    for_seeds(3000..3300, |seed| {
+        let mut cluster = make(seed, Durability::Durable, seed % 5 == 0);
+        let len = 4 + usize::try_from(seed % 4).expect("small");
+        cluster = Cluster::new(len, Setup { voters: Some(3), ..cluster.setup });
+        if seed % 2 == 0 {
+            cluster.setup.timing.lease_ns = 140 * MS;
+            cluster = Cluster::new(len, cluster.setup);
+        }
+        run(&mut cluster, |cluster| {
+            change(cluster);
+            let len = cluster.nodes.len() as u64;
+            let index = usize::try_from(cluster.roll(len)).expect("small");
+            if cluster.nodes[index].raft.is_some() && !cluster.nodes[index].paused {
+                cluster.begin_read(index);
+            }
+        });
+    });
+}
+
+/// Now and then the leader is asked for some other configuration.
+fn change(cluster: &mut Cluster) {
+    if cluster.roll(20) > 0 {
+        return;
+    }
+    let Some(leader) = cluster.leader().filter(|leader| !cluster.nodes[*leader].paused) else { return };
+    if !cluster.raft(leader).admits() {
+        return;
+    }
+    let len = cluster.nodes.len() as u64;
+    let some = |cluster: &mut Cluster, chance: u64| {
+        let mut bits = 0;
+        for index in 0..len {
+            bits |= u64::from(cluster.roll(chance) == 0) << index;
+        }
+        NodeSet::from_bits(bits)
+    };
+    let members = *cluster.raft(leader).membership();
+    let promote = some(cluster, 2).intersection(members.learners);
+    let learn = some(cluster, 4).without(promote);
+    let remove = some(cluster, 5).intersection(members.everybody()).without(promote).without(learn);
+    let _ = cluster.change(leader, &MembershipChange { promote, learn, remove });
+}
+
 fn for_seeds(seeds: std::ops::Range<u64>, run: impl Fn(u64)) {
     let number = |name| std::env::var(name).ok().map(|number| number.parse::<u64>().expect("a number"));
     let seeds = match (number("EVERSHARD_SEED"), number("EVERSHARD_SEEDS")) {
@@ -43,7 +89,10 @@ fn for_seeds(seeds: std::ops::Range<u64>, run: impl Fn(u64)) {
 }
 
 fn swarm(seed: u64, durability: Durability, unruly: bool) {
-    let mut cluster = make(seed, durability, unruly);
+    run(&mut make(seed, durability, unruly), |_| {});
+}
+
+fn run(cluster: &mut Cluster, mut also: impl FnMut(&mut Cluster)) {
     if cluster.roll(4) > 0 {
         cluster.run_until(3000, |cluster| cluster.leader().is_some());
     }
@@ -51,8 +100,9 @@ fn swarm(seed: u64, durability: Durability, unruly: bool) {
     let calm = [1, 3, 10, 30][usize::try_from(cluster.roll(4)).expect("small")];
     for _ in 0..steps {
         if cluster.roll(calm) == 0 {
-            trouble(&mut cluster);
+            trouble(cluster);
         }
+        also(cluster);
         for index in 0..cluster.nodes.len() {
             let admits = cluster.nodes[index].raft.as_ref().is_some_and(|raft| raft.admits());
             if admits && !cluster.nodes[index].paused && cluster.roll(3) == 0 {
@@ -62,7 +112,7 @@ fn swarm(seed: u64, durability: Durability, unruly: bool) {
         }
         cluster.step();
     }
-    recover(&mut cluster);
+    recover(cluster);
 }
 
 fn make(seed: u64, durability: Durability, unruly: bool) -> Cluster {
@@ -144,13 +194,16 @@ fn recover(cluster: &mut Cluster) {
     }
     cluster.heal();
     let ready = |cluster: &Cluster| cluster.leader().is_some_and(|leader| cluster.raft(leader).admits());
-    assert!(cluster.run_until(5000, ready).is_some(), "no leader after the trouble was over");
+    assert!(cluster.run_until(5000, ready).is_some(), "no leader after the trouble was over: {}", cluster.describe());
     assert!(cluster.run_until(10_000, Cluster::has_converged).is_some(), "the replicas never agreed");
     let leader = cluster.leader().expect("just seen");
     let end = cluster.propose(leader);
-    let done =
-        |cluster: &Cluster| cluster.nodes.iter().all(|node| node.raft.as_ref().is_some_and(|r| r.commit() >= end));
+    let members = cluster.raft(leader).members();
+    let all = |cluster: &Cluster, holds: &dyn Fn(&Raft) -> bool| {
+        members.iter().all(|node| holds(cluster.raft(usize::from(node.0))))
+    };
+    let done = |cluster: &Cluster| all(cluster, &|raft| raft.commit() >= end);
     assert!(cluster.run_until(3000, done).is_some(), "a command was not committed everywhere");
-    let sound = |cluster: &Cluster| (0..cluster.nodes.len()).all(|at| cluster.raft(at).standing() == Standing::Sound);
+    let sound = |cluster: &Cluster| all(cluster, &|raft| raft.standing() == Standing::Sound);
     assert!(cluster.run_until(1000, sound).is_some(), "a replica never recovered");
 }

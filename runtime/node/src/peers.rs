@@ -8,7 +8,7 @@ use evershard_protocol::peer::{
 };
 use evershard_protocol::record::Record;
 use evershard_protocol::time::MILLISECOND_NS;
-use evershard_protocol::{Instant, NodeId, Position};
+use evershard_protocol::{Instant, NodeId, NodeSet, Position};
 use evershard_service::Service;
 
 use crate::core::Core;
@@ -59,9 +59,9 @@ pub struct PeerTable {
 impl PeerTable {
     /// Nobody is known yet.
     #[must_use]
-    pub fn new(me: NodeId, members: &[NodeId]) -> Self {
-        let peers = members.iter().filter(|id| **id != me).map(|id| Peer {
-            id: *id,
+    pub fn new(me: NodeId, members: NodeSet) -> Self {
+        let peers = members.iter().filter(|id| *id != me).map(|id| Peer {
+            id,
             contact: Contact::Down,
             dial_at: Instant(0),
             dial_ns: DIAL_NS_MIN,
@@ -240,7 +240,7 @@ impl<S: Service> Core<S> {
                 "this port serves another shard: compare the nodes' addresses and `shards`",
             ));
         }
-        let known = hello.from != self.identity.node && self.raft.members().contains(&hello.from);
+        let known = hello.from != self.identity.node && self.raft.members().contains(hello.from);
         if !known || hello.to != self.identity.node {
             return Err((
                 RefusedCode::Node,

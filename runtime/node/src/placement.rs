@@ -59,7 +59,7 @@ impl<S: Service> Core<S> {
     }
 
     fn best_other(&self) -> Option<NodeId> {
-        let others = self.raft.members().iter().copied().filter(|node| *node != self.identity.node);
+        let others = self.raft.membership().voters.iter().filter(|node| *node != self.identity.node);
         let fit = others.filter(|node| self.is_fit(*node));
         fit.max_by_key(|node| self.raft.peer(*node).map(|peer| peer.received))
     }

@@ -115,8 +115,8 @@ impl<S: Service> Core<S> {
     }
 
     fn peer_status(&self) -> Vec<PeerStatus> {
-        let others = self.raft.members().iter().filter(|node| **node != self.identity.node);
-        let views = others.filter_map(|node| self.raft.peer(*node).map(|peer| (node, peer)));
+        let others = self.raft.members().iter().filter(|node| *node != self.identity.node);
+        let views = others.filter_map(|node| self.raft.peer(node).map(|peer| (node, peer)));
         let status = views.map(|(node, peer)| PeerStatus {
             node: node.0,
             connected: peer.connected,

@@ -122,7 +122,8 @@ impl Storage {
             terms.append(*term, end);
         }
         let segments = files.writable(&recovered).map_err(failed(directory))?;
-        let restored = Restored { hard, terms, durable: recovered.end, commit: recovered.committed };
+        let restored =
+            Restored { hard, terms, memberships: Vec::new(), durable: recovered.end, commit: recovered.committed };
         Ok(Self { recovered, slot, restored, slots, segments, remarks })
     }
 }

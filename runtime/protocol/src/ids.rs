@@ -21,7 +21,7 @@ macro_rules! id {
 }
 
 id!(
-    /// One process on one host. Counted from 0; below [`crate::limits::NODES_MAX`].
+    /// One process on one host; at most [`crate::limits::NODE_ID_MAX`].
     NodeId(u8), "n"
 );
 id!(

@@ -5,6 +5,7 @@
 //! * [`ids`]: newtypes for every domain integer; only the arithmetic that makes sense.
 //! * [`time`]: monotonic [`Instant`] for timers, wall-clock [`Timestamp`] for record time.
 //! * [`limits`]: the bound of every queue, buffer and table, with the reaction when it is full.
+//! * [`membership`]: who belongs to a shard, and the record that changes it.
 //! * [`record`]: one entry of a shard's log; the same bytes on the wire, on disk and in replay.
 //! * [`frame`]: the envelope of everything sent over a connection.
 //! * [`bugs`]: known bugs that the simulator switches on; compiled away elsewhere.
@@ -21,6 +22,7 @@ pub mod client;
 pub mod frame;
 pub mod ids;
 pub mod limits;
+pub mod membership;
 pub mod peer;
 pub mod record;
 pub mod status;
@@ -29,4 +31,5 @@ pub mod time;
 pub use ids::{
     ClusterId, Incarnation, NodeId, Position, RequestNumber, ServiceVersion, SessionId, ShardId, Term, TimerId,
 };
+pub use membership::{Membership, MembershipChange, MembershipError, NodeSet};
 pub use time::{Instant, Timestamp};

@@ -2,8 +2,10 @@
 
 use crate::record::HEADER_SIZE;
 
-/// Nodes of one cluster. More: the configuration is refused.
+/// Voters, and learners, of one shard. More: the configuration or the change is refused.
 pub const NODES_MAX: usize = 7;
+/// The greatest id a node may have. Ids are not given to another node again.
+pub const NODE_ID_MAX: u8 = 62;
 /// Shards of one node. More: the configuration is refused.
 pub const SHARDS_MAX: usize = 64;
 /// Bytes of one command. More: the frame is refused with `PayloadTooLarge` and the session goes on.

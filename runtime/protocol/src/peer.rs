@@ -16,7 +16,7 @@ pub const PROTOCOL_MIN: u16 = 1;
 pub const PROTOCOL_MAX: u16 = 1;
 
 /// A follower is asked to take over log data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Append {
     /// The leader's term.
     pub term: Term,
@@ -35,7 +35,7 @@ pub struct Append {
 }
 
 /// A follower's answer to [`Append`], or its news that more became durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AppendReply {
     /// The follower's term.
     pub term: Term,
@@ -49,10 +49,13 @@ pub struct AppendReply {
     pub rejected: Option<Hint>,
     /// The follower may have lost records that it once acknowledged; its word does not count yet.
     pub recovering: bool,
+    /// For so long after it took in the append of this round, in nanoseconds of its clock, the follower grants nobody
+    /// a vote, unless the leader itself has summoned the candidate. 0: it promises nothing.
+    pub promise_ns: u64,
 }
 
 /// Where a follower's log may still agree with the leader's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Hint {
     /// The follower has a record boundary here, at or before the rejected append's `previous`.
     pub position: Position,
@@ -61,7 +64,7 @@ pub struct Hint {
 }
 
 /// A candidate asks for a vote.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Vote {
     /// The term the candidate wants to lead; in a pre-vote, would want.
     pub term: Term,
@@ -76,7 +79,7 @@ pub struct Vote {
 }
 
 /// The answer to [`Vote`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct VoteReply {
     /// The voter's term; in a granted pre-vote the term that was asked for.
     pub term: Term,
@@ -89,14 +92,14 @@ pub struct VoteReply {
 }
 
 /// The leader asks a caught-up follower to campaign at once (Raft thesis §3.10).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimeoutNow {
     /// The leader's term.
     pub term: Term,
 }
 
 /// Everything the replicas of a shard say to each other once they know each other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PeerMessage {
     /// See [`Append`].
     Append(Append),
@@ -168,7 +171,7 @@ block! { AppendBlock = 3 {
 } }
 block! { AppendReplyBlock = 4 {
     term: U64, received: U64, durable: U64, round: U64, hint_position: U64, hint_term: U64,
-    rejected: u8, recovering: u8, padding: [u8; 6],
+    rejected: u8, recovering: u8, padding: [u8; 6], promise_ns: U64,
 } }
 block! { VoteBlock = 5 {
     term: U64, last: U64, last_term: U64, pre_vote: u8, transfer: u8, padding: [u8; 6],
@@ -260,6 +263,7 @@ pub fn put_message(out: &mut Vec<u8>, message: &PeerMessage, data: &[&[u8]]) -> 
                 rejected: reply.rejected.is_some().into(),
                 recovering: reply.recovering.into(),
                 padding: [0; 6],
+                promise_ns: reply.promise_ns.into(),
             };
             frame::put(out, &block, &[])
         }
@@ -319,6 +323,7 @@ pub fn read<'a>(frame: &Frame<'a>) -> Result<PeerFrame<'a>, FrameError> {
             round: block.round.get(),
             rejected: flag(block.rejected, "rejected")?.then_some(hint),
             recovering: flag(block.recovering, "recovering")?,
+            promise_ns: block.promise_ns.get(),
         };
         return Ok(message(PeerMessage::AppendReply(reply)));
     }
@@ -418,6 +423,7 @@ mod tests {
                 round: 9,
                 rejected,
                 recovering: rejected.is_some(),
+                promise_ns: 7,
             };
             check(PeerMessage::AppendReply(reply), b"");
         }

@@ -62,7 +62,7 @@ pub enum Kind {
     SessionClose = 4,
     /// A service's timer is due: payload is the timer id (8 bytes).
     TimerFired = 5,
-    /// A change of the set of replicas.
+    /// Another set of replicas, from here on: payload is a [`crate::membership`].
     Membership = 6,
     /// A behaviour is switched on.
     Feature = 7,
