@@ -49,8 +49,8 @@
 //!    was dropped from the log's front with [`Raft::on_trimmed`].
 //! 10. Say with [`Raft::set_whole`] when a part of the log cannot be read, and when it can again.
 //! 11. After an unclean stop in [`Durability::Replicated`], or when something that was on the disk does not verify,
-//!    restore with [`Standing::Recovering`]. In [`Durability::Durable`] a restored log holds all that was ever reported
-//!    durable.
+//!     restore with [`Standing::Recovering`]. In [`Durability::Durable`] a restored log holds all that was ever reported
+//!     durable.
 //!
 //! # The loop
 //!
