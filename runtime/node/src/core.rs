@@ -185,6 +185,36 @@ impl<S: Service> Core<S> {
         }
     }
 
+    /// Consensus, as it stands.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The replicated state, as it stands.
+    #[must_use]
+    pub fn replica(&self) -> &Replica<S> {
+        &self.replica
+    }
+
+    /// The end of the log in memory.
+    #[must_use]
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// The log on disk.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// What an operator sees.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
     /// Sends one event where it belongs.
     pub(crate) fn on_event(&mut self, event: Event<'_>) {
         match event {
