@@ -24,6 +24,7 @@ use glommio::io::{DmaFile, OpenOptions};
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement};
 
+use crate::chunk::ChunkReader;
 use crate::env::{Chunk, ReadFailure, ReadRequest};
 use crate::notice::Notice;
 
@@ -39,10 +40,6 @@ const WORK_LEN_MAX: usize = 16;
 const NOTICES_LEN_MAX: usize = 256;
 /// Zeros written at a time when a segment is prepared.
 const ZEROS_SIZE: usize = 512 * 1024;
-/// Bytes of a segment read at a time.
-const READ_SIZE: usize = 1024 * 1024;
-/// Bytes of log given back at a time, about.
-const CHUNK_SIZE: usize = 512 * 1024;
 /// Memory registered with each of the executor's three rings: small enough for a memory lock limit of 8 MiB.
 const IO_MEMORY_SIZE: usize = 1024 * 1024;
 
@@ -311,30 +308,13 @@ async fn open(directory: &Path, segment: SegmentNumber) -> io::Result<DmaFile> {
 async fn read_from(file: &DmaFile, request: &ReadRequest) -> Result<Chunk, ReadFailure> {
     let failed = |error| ReadFailure::Disk(io_error(error).raw_os_error().unwrap_or(libc::EIO));
     let head = file.read_at_aligned(0, BLOCK_ALIGNMENT).await.map_err(failed)?;
-    let header = SegmentHeader::decode(&head).map_err(|_| ReadFailure::Faulty)?;
     let end = file.file_size().await.map_err(failed)?;
-    let mut chunk = Chunk { first: request.from, bytes: Vec::with_capacity(CHUNK_SIZE + READ_SIZE) };
-    let mut location = request.location;
-    while chunk.bytes.len() < CHUNK_SIZE && location.offset < end && chunk.end() < location.end {
-        let size = READ_SIZE.min(usize::try_from(end - location.offset).unwrap_or(READ_SIZE));
-        let bytes = file.read_at_aligned(location.offset, size).await.map_err(failed)?;
-        let mut sink = |first, stream: &[u8]| {
-            assert_eq!(first, chunk.end(), "blocks come in order without gaps");
-            chunk.bytes.extend_from_slice(stream);
-        };
-        let wanted = request.from;
-        let progress = evershard_log::read_blocks(&bytes, header.nonce, location, wanted, &mut sink)
-            .map_err(|_| ReadFailure::Faulty)?;
-        if progress.next_offset == location.offset {
-            break;
-        }
-        location.offset = progress.next_offset;
-        location.position = progress.position_reached;
-        if progress.finished {
-            break;
-        }
+    let mut reader = ChunkReader::new(*request, &head, end)?;
+    while let Some((offset, size)) = reader.wants() {
+        let bytes = file.read_at_aligned(offset, size).await.map_err(failed)?;
+        reader.take(&bytes)?;
     }
-    Ok(chunk)
+    Ok(reader.finish())
 }
 
 /// The system's own error, which glommio wraps: its number is what people are told.

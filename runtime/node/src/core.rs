@@ -5,23 +5,28 @@
 
 use std::sync::Arc;
 
-use evershard_consensus::{Durability, Output, Raft, Role as RaftRole};
-use evershard_log::Tail;
+use evershard_consensus::{Config as RaftConfig, Durability, Output, Raft, Role as RaftRole, Timing};
+use evershard_log::{Tail, Writer, WriterConfig};
 use evershard_protocol::frame::{Frame, FrameError};
+use evershard_protocol::limits::SESSIONS_MAX;
 use evershard_protocol::record::{Draft, Kind};
 use evershard_protocol::{ClusterId, Incarnation, NodeId, Position, SessionId, ShardId, Term, Timestamp};
 use evershard_service::Service;
 
 use crate::apply::Replay;
 use crate::clients::PendingOpens;
-use crate::disk::Disk;
+use crate::disk::{Disk, WRITES_IN_FLIGHT_MAX};
 use crate::env::{Env, Event, LinkId, Now};
 use crate::links::{LinkTable, Role};
 use crate::notice::Notice;
 use crate::peers::PeerTable;
 use crate::placement::Placement;
 use crate::replica::Replica;
+use crate::start::Started;
 use crate::timers::Timer;
+
+/// Notices of one turn at most; more are dropped.
+const NOTICES_PER_TURN_MAX: usize = 32;
 
 /// Who this replica is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,7 +113,108 @@ pub struct Core<S: Service> {
     pub(crate) shards: u16,
 }
 
+/// What a shard's state is made of at its start.
+pub struct CoreParts<S> {
+    /// Who this replica is; the incarnation is what [`crate::start::start`] chose.
+    pub identity: Identity,
+    /// How the shard behaves.
+    pub config: ShardConfig,
+    /// Every member of the shard, this node included.
+    pub members: Vec<NodeId>,
+    /// How patient consensus is.
+    pub timing: Timing,
+    /// Bytes of one log file.
+    pub segment_size: u64,
+    /// Bytes of log kept in memory.
+    pub tail_size: usize,
+    /// Bytes a leader sends a follower ahead of its acknowledgement.
+    pub inflight_size_max: u64,
+    /// What the files say.
+    pub started: Started,
+    /// The service before its first record.
+    pub service: S,
+    /// Where clients of this shard find each node, by node id: `host:port`.
+    pub addresses: Vec<Option<Arc<str>>>,
+    /// Shards of every node.
+    pub shards: u16,
+    /// The clocks at the start.
+    pub now: Now,
+}
+
 impl<S: Service> Core<S> {
+    /// The state that a shard starts its first turn with. What it needs in steady state is allocated here.
+    #[must_use]
+    pub fn new(parts: CoreParts<S>) -> Self {
+        let CoreParts { identity, config, members, segment_size, started, .. } = parts;
+        let Started { recovered, slot, restored, .. } = started;
+        let raft_config = RaftConfig {
+            id: identity.node,
+            members,
+            durability: config.durability,
+            timing: parts.timing,
+            // The incarnation is the time of the start: two lives draw different time-outs, and consensus mixes in
+            // the id.
+            seed: identity.incarnation.0 ^ u64::from(identity.shard.0) << 48,
+            inflight_size_max: parts.inflight_size_max,
+        };
+        let raft = Raft::new(raft_config, restored, parts.now.instant);
+        let writer = Writer::new(WriterConfig { segment_size, writes_in_flight_max: WRITES_IN_FLIGHT_MAX }, &recovered);
+        Self {
+            identity,
+            config,
+            now: Now::default(),
+            peers: PeerTable::new(identity.node, raft.members()),
+            told: (raft.role(), raft.term(), raft.leader()),
+            raft,
+            output: Output::new(),
+            tail: Tail::new(parts.tail_size, recovered.end),
+            disk: Disk::new(writer, slot, segment_size),
+            links: LinkTable::new(),
+            replica: Replica::new(parts.service),
+            replay: Replay::default(),
+            leading: None,
+            opens: PendingOpens::new(),
+            touched: Vec::with_capacity(SESSIONS_MAX),
+            placement: Placement::default(),
+            counters: Counters::default(),
+            notices: Vec::with_capacity(NOTICES_PER_TURN_MAX),
+            log_time: Timestamp(0),
+            stopping: false,
+            addresses: parts.addresses,
+            shards: parts.shards,
+        }
+    }
+
+    /// Consensus, as it stands.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The replicated state, as it stands.
+    #[must_use]
+    pub fn replica(&self) -> &Replica<S> {
+        &self.replica
+    }
+
+    /// The end of the log in memory.
+    #[must_use]
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// The log on disk.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// What an operator sees.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
     /// Sends one event where it belongs.
     pub(crate) fn on_event(&mut self, event: Event<'_>) {
         match event {

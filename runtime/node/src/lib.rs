@@ -4,6 +4,7 @@
 //! * [`node`]: starting and stopping a node; one pinned thread per shard, one background executor.
 //! * [`shard`]: the duty cycle, straight-line. [`core`] is the state it drives, with one file per subject:
 //!   [`clients`], [`peers`], [`disk`], [`apply`], [`placement`], [`status`].
+//! * [`start`]: what a replica begins a new life from; [`chunk`]: log content read back.
 //! * [`env`](mod@env): the seam below a shard. [`uring`] is the production side; the simulator has another.
 //! * [`replica`], [`sessions`], [`replies`], [`timers`]: the replicated state, changed by records only.
 //!
@@ -13,6 +14,7 @@
 
 pub mod apply;
 pub mod background;
+pub mod chunk;
 pub mod clients;
 pub mod config;
 pub mod core;
@@ -27,6 +29,7 @@ pub mod replica;
 pub mod replies;
 pub mod sessions;
 pub mod shard;
+pub mod start;
 pub mod status;
 mod storage;
 pub mod timers;

@@ -7,35 +7,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use evershard_consensus::{Config as RaftConfig, Output, Raft};
-use evershard_log::{Tail, Writer, WriterConfig};
-use evershard_protocol::limits::{NODES_MAX, SESSIONS_MAX};
-use evershard_protocol::{ClusterId, NodeId, ShardId, Timestamp};
+use evershard_protocol::limits::NODES_MAX;
+use evershard_protocol::{ClusterId, NodeId, ShardId};
 use evershard_service::Service;
 use evershard_sys::file::{DirectoryLock, LockError};
 use evershard_sys::probe::RingError;
 use evershard_sys::ring::{Ring, RingConfig};
 use evershard_sys::{cores, socket};
 
-use crate::apply::Replay;
 use crate::background::{Background, BackgroundError, Desk};
-use crate::clients::PendingOpens;
 use crate::config::{ConfigError, NodeConfig};
-use crate::core::{Core, Counters, Identity, ShardConfig};
-use crate::disk::{Disk, WRITES_IN_FLIGHT_MAX};
-use crate::env::{Env, Now};
-use crate::links::LinkTable;
-use crate::peers::PeerTable;
-use crate::placement::Placement;
-use crate::replica::Replica;
+use crate::core::{Core, CoreParts, Identity, ShardConfig};
+use crate::env::Env;
 use crate::shard::Shard;
 use crate::storage::{Storage, StorageError};
 use crate::uring::{UringEnv, UringParts};
 
 /// Bytes a leader sends a follower ahead of its acknowledgement.
 const INFLIGHT_SIZE_MAX: u64 = 8 * 1024 * 1024;
-/// Notices of one turn at most; more are dropped.
-const NOTICES_PER_TURN_MAX: usize = 32;
 
 /// Why a node does not start or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +232,7 @@ fn open_shard<S: Service>(
     let marks = evershard_log::Identity { cluster, shard: shard_id, node: me };
     let storage = Storage::open(&shard_directory(config, shard), &marks, config.durability.into())
         .map_err(|source| NodeError::Storage { shard, source })?;
-    for remark in &storage.remarks {
+    for remark in &storage.started.remarks {
         tracing::warn!(node = config.node, shard, "{remark}");
     }
     let listener = listen(config, shard)?;
@@ -251,44 +240,27 @@ fn open_shard<S: Service>(
     for node in config.nodes.iter().filter(|node| node.id != config.node) {
         peers.push((NodeId(node.id), config.address(node, shard)?));
     }
-    let identity = Identity { cluster, node: me, shard: shard_id, incarnation: storage.slot.incarnation };
-    let Storage { recovered, slot, restored, slots, segments, .. } = storage;
+    let Storage { started, slots, segments } = storage;
     let parts = UringParts { listener, slots, segments, desk, peers, idle, stop: Arc::clone(stop) };
     let env = UringEnv::new(parts)?;
-    let now = env.now();
-    let raft = Raft::new(raft_config(config, &identity), restored, now.instant);
-    let segment_size = config.segment_size_mib * 1024 * 1024;
-    let writer = Writer::new(WriterConfig { segment_size, writes_in_flight_max: WRITES_IN_FLIGHT_MAX }, &recovered);
-    let tail_size = usize::try_from(config.tail_size_mib * 1024 * 1024).expect("bounded by the configuration");
-    let told = (raft.role(), raft.term(), raft.leader());
-    let core = Core {
-        identity,
+    let core = Core::new(CoreParts {
+        identity: Identity { cluster, node: me, shard: shard_id, incarnation: started.slot.incarnation },
         config: ShardConfig {
             durability: config.durability.into(),
             session_timeout_ns: config.session_timeout_ms * evershard_protocol::time::MILLISECOND_NS,
             preferred_leader: config.preferred_leader(shard_id),
         },
-        now: Now::default(),
-        peers: PeerTable::new(me, raft.members()),
-        raft,
-        output: Output::new(),
-        tail: Tail::new(tail_size, recovered.end),
-        disk: Disk::new(writer, slot, segment_size),
-        links: LinkTable::new(),
-        replica: Replica::new(service(shard_id)),
-        replay: Replay::default(),
-        leading: None,
-        opens: PendingOpens::new(),
-        touched: Vec::with_capacity(SESSIONS_MAX),
-        placement: Placement::default(),
-        counters: Counters::default(),
-        notices: Vec::with_capacity(NOTICES_PER_TURN_MAX),
-        log_time: Timestamp(0),
-        told,
-        stopping: false,
+        members: config.members(),
+        timing: config.timing(),
+        segment_size: config.segment_size_mib * 1024 * 1024,
+        tail_size: usize::try_from(config.tail_size_mib * 1024 * 1024).expect("bounded by the configuration"),
+        inflight_size_max: INFLIGHT_SIZE_MAX,
+        started,
+        service: service(shard_id),
         addresses: addresses(config, shard),
         shards: config.shards,
-    };
+        now: env.now(),
+    });
     Ok(Shard::new(env, core))
 }
 
@@ -296,18 +268,6 @@ fn listen(config: &NodeConfig, shard: u16) -> Result<TcpListener, NodeError> {
     let own = config.nodes.iter().find(|node| node.id == config.node).expect("checked with the configuration");
     let address = config.address(own, shard)?;
     socket::listen(address).map_err(|source| NodeError::Listen { shard, address, source })
-}
-
-fn raft_config(config: &NodeConfig, identity: &Identity) -> RaftConfig {
-    RaftConfig {
-        id: identity.node,
-        members: config.members(),
-        durability: config.durability.into(),
-        timing: config.timing(),
-        // The incarnation is the time of the start: two lives draw different time-outs, and consensus mixes in the id.
-        seed: identity.incarnation.0 ^ u64::from(identity.shard.0) << 48,
-        inflight_size_max: INFLIGHT_SIZE_MAX,
-    }
 }
 
 fn addresses(config: &NodeConfig, shard: u16) -> Vec<Option<Arc<str>>> {

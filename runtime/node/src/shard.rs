@@ -33,12 +33,24 @@ const STOP_NS_MAX: u64 = 1000 * MILLISECOND_NS;
 pub struct Shard<S: Service, E: Env> {
     env: E,
     core: Core<S>,
+    stage: Stage,
+}
+
+/// How far a shard is with stopping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Running,
+    /// Leadership is given away and everything reaches the disk, until this time.
+    HandingOver(Instant),
+    /// From here on nothing is acknowledged any more: only the mark of a clean stop is written, until this time.
+    Marking(Instant),
+    Stopped,
 }
 
 impl<S: Service, E: Env> Shard<S, E> {
     /// Puts a shard together.
     pub fn new(env: E, core: Core<S>) -> Self {
-        Self { env, core }
+        Self { env, core, stage: Stage::Running }
     }
 
     /// The state, for tests and status.
@@ -46,9 +58,14 @@ impl<S: Service, E: Env> Shard<S, E> {
         &self.core
     }
 
+    /// The world below.
+    pub fn env(&mut self) -> &mut E {
+        &mut self.env
+    }
+
     /// One turn. Returns how many events it began with.
     pub fn turn(&mut self) -> usize {
-        let Self { env, core } = self;
+        let Self { env, core, .. } = self;
         core.now = env.now();
         let events = env.reap(&mut |event| core.on_event(event));
         core.elect(env);
@@ -70,44 +87,58 @@ impl<S: Service, E: Env> Shard<S, E> {
         while !self.env.stop_requested() {
             self.turn();
         }
-        self.stop();
+        self.begin_stop();
+        while !self.stop_turn() {}
     }
 
-    /// Hands leadership over, lets everything reach the disk, and leaves the mark of a clean stop.
-    fn stop(&mut self) {
+    /// From now on [`Shard::stop_turn`] takes the place of [`Shard::turn`]: hands leadership over, lets everything reach
+    /// the disk, and leaves the mark of a clean stop.
+    pub fn begin_stop(&mut self) {
+        assert_eq!(self.stage, Stage::Running, "a shard stops once");
         self.core.stopping = true;
         self.core.hasten_placement();
-        let end = self.env.now().instant.after(STOP_NS_MAX);
-        loop {
-            self.turn();
-            let core = &self.core;
-            let late = core.now.instant >= end;
-            let leads = core.raft.role() == Role::Leader && core.raft.members().len() > 1;
-            let written = core.tail.end() == core.disk.durable() && core.disk.is_quiet();
-            if written && (!leads || late) {
-                return self.mark_clean_stop();
+        self.stage = Stage::HandingOver(self.env.now().instant.after(STOP_NS_MAX));
+    }
+
+    /// One turn of stopping; true when the shard has stopped.
+    pub fn stop_turn(&mut self) -> bool {
+        match self.stage {
+            Stage::Running => unreachable!("a shard stops after begin_stop"),
+            Stage::HandingOver(end) => self.hand_over(end),
+            Stage::Marking(end) => self.await_mark(end),
+            Stage::Stopped => {}
+        }
+        self.stage == Stage::Stopped
+    }
+
+    fn hand_over(&mut self, end: Instant) {
+        self.turn();
+        let core = &self.core;
+        let late = core.now.instant >= end;
+        let leads = core.raft.role() == Role::Leader && core.raft.members().len() > 1;
+        let written = core.tail.end() == core.disk.durable() && core.disk.is_quiet();
+        if written && (!leads || late) {
+            self.stage = Stage::Stopped;
+            if self.core.save_clean_stop(&mut self.env) {
+                self.stage = Stage::Marking(self.env.now().instant.after(STOP_NS_MAX));
             }
-            if late && core.disk.failed().is_some() || core.now.instant >= end.after(STOP_NS_MAX) {
-                return;
-            }
+        } else if late && core.disk.failed().is_some() || core.now.instant >= end.after(STOP_NS_MAX) {
+            self.stage = Stage::Stopped;
         }
     }
 
-    /// From here on nothing is acknowledged any more: only the mark is written.
-    fn mark_clean_stop(&mut self) {
-        if !self.core.save_clean_stop(&mut self.env) {
+    fn await_mark(&mut self, end: Instant) {
+        if self.core.disk.is_quiet() || self.env.now().instant >= end {
+            self.stage = Stage::Stopped;
             return;
         }
-        let end = self.env.now().instant.after(STOP_NS_MAX);
-        while !self.core.disk.is_quiet() && self.env.now().instant < end {
-            self.env.submit(Idle::Until(end));
-            let core = &mut self.core;
-            self.env.reap(&mut |event| {
-                if let Event::SlotWritten { buffer, outcome } = event {
-                    core.on_slot_written(buffer, outcome);
-                }
-            });
-        }
+        self.env.submit(Idle::Until(end));
+        let core = &mut self.core;
+        self.env.reap(&mut |event| {
+            if let Event::SlotWritten { buffer, outcome } = event {
+                core.on_slot_written(buffer, outcome);
+            }
+        });
     }
 }
 

@@ -1,17 +1,21 @@
-//! A shard's files at start: found, checked, and opened for the ring.
+//! A shard's files at start, on the operating system: found, and opened for the ring. What they mean is decided in
+//! [`crate::start`].
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use evershard_consensus::{Durability, HardState, Restored, Standing, TermTable};
+use evershard_consensus::Durability;
+use evershard_log::slots::{SLOT_SIZE, SLOTS_FILE_SIZE};
 use evershard_log::{
-    BLOCK_ALIGNMENT, Identity, Recovered, RecoveryError, SegmentNumber, SegmentSource, SlotContent, SlotError, Verdict,
-    choose_slot, encode_slot, recover, segment_file_name, segment_number_of, slot_offset,
+    BLOCK_ALIGNMENT, Identity, RecoveryError, SegmentNumber, SegmentSource, SlotError, segment_file_name,
+    segment_number_of,
 };
-use evershard_protocol::{Incarnation, Position, Term};
+use evershard_protocol::Timestamp;
 use evershard_sys::buffer::AlignedBuffer;
 use evershard_sys::clock;
 use evershard_sys::file::{Directness, LogFile, sync_directory};
+
+use crate::start::{ReplicaFiles, StartError, Started, start, writable};
 
 /// Bytes read at a time while the log is looked through.
 const SCAN_SIZE: usize = 1024 * 1024;
@@ -56,22 +60,17 @@ pub enum StorageError {
 
 /// What a shard starts from.
 pub struct Storage {
-    /// What was found of the log.
-    pub recovered: Recovered,
-    /// What is now in the slots.
-    pub slot: SlotContent,
-    /// How the replica stands in consensus.
-    pub restored: Restored,
+    /// What the files say.
+    pub started: Started,
     /// Term and vote.
     pub slots: LogFile,
     /// Segments that may still be written.
     pub segments: Vec<(SegmentNumber, LogFile)>,
-    /// Sentences for the operator.
-    pub remarks: Vec<String>,
 }
 
 struct Files {
     directory: PathBuf,
+    slots: LogFile,
     numbers: Vec<SegmentNumber>,
     open: Option<(SegmentNumber, LogFile)>,
     buffer: AlignedBuffer,
@@ -81,7 +80,7 @@ struct Files {
 
 impl Storage {
     /// Finds and checks everything below `directory`, making it if it does not exist, and begins a new life of the
-    /// replica: the mark of a clean stop, if there is one, is taken away before anything else happens.
+    /// replica.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -93,108 +92,37 @@ impl Storage {
         std::fs::create_dir_all(directory).map_err(failed(directory))?;
         let slots_path = directory.join(SLOTS_FILE);
         let slots = LogFile::open_or_create(&slots_path).map_err(failed(&slots_path))?;
-        let found = read_slots(&slots, &slots_path, identity)?;
-        let mut files = Files::open(directory).map_err(failed(directory))?;
-        if found.is_none() && !files.numbers.is_empty() {
-            return Err(StorageError::VoteMissing(directory.to_owned()));
-        }
-        let recovered =
-            recover(identity, &mut files).map_err(|source| StorageError::Log { path: directory.to_owned(), source })?;
-        files.settle(&recovered).map_err(failed(directory))?;
-
-        let mut remarks = Vec::new();
-        let standing = judge(found.as_ref(), &recovered, &mut remarks);
-        if slots.directness() == Directness::Buffered {
-            remarks
+        let mut files = Files::open(directory, slots).map_err(failed(directory))?;
+        let now = Timestamp(clock::realtime_ns());
+        let mut started =
+            start(&mut files, identity, durability, now).map_err(|error| located(error, directory, &slots_path))?;
+        sync_directory(directory).map_err(failed(directory))?;
+        if files.slots.directness() == Directness::Buffered {
+            started
+                .remarks
                 .push("this file system refuses O_DIRECT: writes go through the page cache and take longer".to_owned());
         }
-        let hard = HardState {
-            term: found.as_ref().map_or(Term(0), |slot| slot.term),
-            vote: found.as_ref().and_then(|slot| slot.vote),
-            standing,
-        };
-        let slot = begin_life(&slots, identity, found.as_ref(), hard, durability).map_err(failed(&slots_path))?;
-        sync_directory(directory).map_err(failed(directory))?;
-
-        let mut terms = TermTable::new();
-        for (at, (term, _)) in recovered.runs.iter().enumerate() {
-            let end = recovered.runs.get(at + 1).map_or(recovered.end, |(_, start)| *start);
-            terms.append(*term, end);
+        let mut segments = Vec::new();
+        if let Some(number) = writable(&started.recovered) {
+            segments.push((number, LogFile::open(&files.path(number)).map_err(failed(directory))?));
         }
-        let segments = files.writable(&recovered).map_err(failed(directory))?;
-        let restored =
-            Restored { hard, terms, memberships: Vec::new(), durable: recovered.end, commit: recovered.committed };
-        Ok(Self { recovered, slot, restored, slots, segments, remarks })
+        Ok(Self { started, slots: files.slots, segments })
     }
 }
 
-fn read_slots(slots: &LogFile, path: &Path, identity: &Identity) -> Result<Option<SlotContent>, StorageError> {
-    let mut both = AlignedBuffer::new(2 * BLOCK_ALIGNMENT);
-    slots.read(&mut both, 0).map_err(|source| StorageError::Io { path: path.to_owned(), source })?;
-    let (one, other) = both.split_at(BLOCK_ALIGNMENT);
-    choose_slot(identity, one, other).map_err(|source| StorageError::Slots { path: path.to_owned(), source })
-}
-
-/// Whether this replica's word counts from the start, and what to tell about it.
-fn judge(found: Option<&SlotContent>, recovered: &Recovered, remarks: &mut Vec<String>) -> Standing {
-    if let Some(cut) = &recovered.cut {
-        remarks.push(format!("a torn write at the end of the log was cut; it was never acknowledged: {cut:?}"));
+fn located(error: StartError, directory: &Path, slots: &Path) -> StorageError {
+    let (directory, slots) = (directory.to_owned(), slots.to_owned());
+    match error {
+        StartError::SlotsIo(source) => StorageError::Io { path: slots, source },
+        StartError::LogIo(source) => StorageError::Io { path: directory, source },
+        StartError::Slots(source) => StorageError::Slots { path: slots, source },
+        StartError::Log(source) => StorageError::Log { path: directory, source },
+        StartError::VoteMissing => StorageError::VoteMissing(directory),
     }
-    let Some(slot) = found else {
-        // An empty directory: a new cluster, or a replica that has lost its disk. It cannot tell which.
-        return Standing::Recovering;
-    };
-    if let Verdict::Faulty { from, .. } = recovered.verdict {
-        remarks.push(format!(
-            "the log does not verify from position {from} on: this replica does not count until a leader has brought \
-             it up to date ({:?})",
-            recovered.verdict
-        ));
-        return Standing::Recovering;
-    }
-    let short = slot.clean_end.is_some_and(|end| recovered.end < end);
-    if short {
-        remarks.push("the log is shorter than when this replica stopped cleanly".to_owned());
-    }
-    if slot.recovering {
-        remarks.push(
-            "unclean stop where acknowledgements do not wait for the disk, or not yet recovered from one: this \
-             replica does not count until a leader has brought it up to date"
-                .to_owned(),
-        );
-    }
-    if short || slot.recovering { Standing::Recovering } else { Standing::Sound }
-}
-
-fn begin_life(
-    slots: &LogFile,
-    identity: &Identity,
-    found: Option<&SlotContent>,
-    hard: HardState,
-    durability: Durability,
-) -> io::Result<SlotContent> {
-    let previous = found.map_or(0, |slot| slot.incarnation.0);
-    let slot = SlotContent {
-        sequence: found.map_or(0, |slot| slot.sequence) + 1,
-        term: hard.term,
-        vote: hard.vote,
-        recovering: hard.standing == Standing::Recovering || durability == Durability::Replicated,
-        incarnation: Incarnation(clock::realtime_ns().max(previous + 1)),
-        clean_end: None::<Position>,
-        identity: *identity,
-    };
-    let mut buffer = AlignedBuffer::new(BLOCK_ALIGNMENT);
-    if found.is_none() {
-        // Both slots exist from now on: later writes change no metadata.
-        slots.write_durably(&buffer, slot_offset(slot.sequence + 1))?;
-    }
-    buffer.copy_from_slice(&encode_slot(&slot));
-    slots.write_durably(&buffer, slot_offset(slot.sequence))?;
-    Ok(slot)
 }
 
 impl Files {
-    fn open(directory: &Path) -> io::Result<Self> {
+    fn open(directory: &Path, slots: LogFile) -> io::Result<Self> {
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
@@ -208,32 +136,11 @@ impl Files {
         }
         numbers.sort_unstable();
         let directory = directory.to_owned();
-        Ok(Self { directory, numbers, open: None, buffer: AlignedBuffer::new(SCAN_SIZE), held: None })
+        Ok(Self { directory, slots, numbers, open: None, buffer: AlignedBuffer::new(SCAN_SIZE), held: None })
     }
 
     fn path(&self, number: SegmentNumber) -> PathBuf {
         self.directory.join(segment_file_name(number))
-    }
-
-    /// Makes durable what was read (a process that was killed leaves pages that the disk has not seen), and removes
-    /// segments that hold nothing.
-    fn settle(&mut self, recovered: &Recovered) -> io::Result<()> {
-        self.open = None;
-        for number in &recovered.unused {
-            std::fs::remove_file(self.path(*number))?;
-        }
-        for header in &recovered.segments {
-            if !recovered.unused.contains(&header.number) {
-                std::fs::File::open(self.path(header.number))?.sync_all()?;
-            }
-        }
-        sync_directory(&self.directory)
-    }
-
-    fn writable(&self, recovered: &Recovered) -> io::Result<Vec<(SegmentNumber, LogFile)>> {
-        let mut newest = recovered.segments.iter().rev();
-        let last = newest.find(|header| !recovered.unused.contains(&header.number)).map(|header| header.number);
-        last.into_iter().map(|number| Ok((number, LogFile::open(&self.path(number))?))).collect()
     }
 
     fn fill(&mut self, segment: SegmentNumber, offset: u64) -> io::Result<()> {
@@ -278,5 +185,31 @@ impl SegmentSource for Files {
             out = rest;
         }
         Ok(())
+    }
+}
+
+impl ReplicaFiles for Files {
+    fn read_slots(&mut self, out: &mut [u8; SLOTS_FILE_SIZE]) -> io::Result<()> {
+        let mut both = AlignedBuffer::new(SLOTS_FILE_SIZE);
+        self.slots.read(&mut both, 0)?;
+        out.copy_from_slice(&both);
+        Ok(())
+    }
+
+    fn write_slot(&mut self, offset: u64, slot: &[u8; SLOT_SIZE]) -> io::Result<()> {
+        let mut buffer = AlignedBuffer::new(SLOT_SIZE);
+        buffer.copy_from_slice(slot);
+        self.slots.write_durably(&buffer, offset)
+    }
+
+    fn settle(&mut self, kept: &[SegmentNumber], unused: &[SegmentNumber]) -> io::Result<()> {
+        self.open = None;
+        for number in unused {
+            std::fs::remove_file(self.path(*number))?;
+        }
+        for number in kept {
+            std::fs::File::open(self.path(*number))?.sync_all()?;
+        }
+        sync_directory(&self.directory)
     }
 }
