@@ -42,6 +42,8 @@ pub struct Recovered {
     pub runs: Vec<(Term, Position)>,
     /// Service versions that the newest segment's start lists.
     pub versions: Vec<(Position, ServiceVersion)>,
+    /// Payloads of the latest records that changed the configuration, by position, ascending.
+    pub memberships: Vec<(Position, Vec<u8>)>,
     /// The highest commit position that a good block names, at most `end`. The true one may be higher.
     pub committed: Position,
     /// Where positions are on disk.
@@ -65,6 +67,7 @@ impl Default for Recovered {
             end: Position::ZERO,
             runs: Vec::new(),
             versions: Vec::new(),
+            memberships: Vec::new(),
             committed: Position::ZERO,
             table: BlockTable::default(),
             segments: Vec::new(),

@@ -1,7 +1,7 @@
 //! The walk of recovery along the lineage, block by block.
 
 use evershard_protocol::limits::TERM_RUNS_MAX;
-use evershard_protocol::record::Record;
+use evershard_protocol::record::{Kind, Record};
 use evershard_protocol::{Position, Term};
 
 use crate::block::{BlockHeader, BlockKind};
@@ -149,6 +149,12 @@ impl<'a> Walk<'a> {
         if ascending.try_fold(term_before, |last, term| (term >= last).then_some(term)).is_none() {
             return Ok(false);
         }
+        self.found.memberships.retain(|(position, _)| *position <= first);
+        for record in records(first, content).filter(|record| record.header.kind == Kind::Membership as u16) {
+            self.found.memberships.push((record.header.position, record.payload.to_vec()));
+        }
+        let surplus = self.found.memberships.len().saturating_sub(MEMBERSHIPS_LEN_MAX);
+        self.found.memberships.drain(..surplus);
         self.found.runs.truncate(kept);
         let mut last = term_before;
         for (term, start) in terms(first, content) {
@@ -237,6 +243,12 @@ impl<'a> Walk<'a> {
 
 /// The terms of verified records and where each record begins.
 fn terms(first: Position, content: &[u8]) -> impl Iterator<Item = (Term, Position)> + '_ {
+    let begin = |record: &Record<'_>| Position(record.header.position.0 - record.bytes.len() as u64);
+    records(first, content).map(move |record| (record.header.term, begin(&record)))
+}
+
+/// Verified records, one after the other.
+fn records(first: Position, content: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut start = first;
     let mut rest = content;
     std::iter::from_fn(move || {
@@ -244,12 +256,14 @@ fn terms(first: Position, content: &[u8]) -> impl Iterator<Item = (Term, Positio
             return None;
         }
         let record = Record::parse_trusted(start, rest).expect("the records were verified");
-        let found = (record.header.term, start);
         start = record.header.position;
         rest = &rest[record.bytes.len()..];
-        Some(found)
+        Some(record)
     })
 }
+
+/// Configurations that recovery gives back. More: the oldest are left out, they were committed long ago.
+const MEMBERSHIPS_LEN_MAX: usize = 16;
 
 fn reason(slot: &Slot) -> FaultReason {
     match (slot.header, slot.content) {
