@@ -232,7 +232,6 @@ impl Raft {
         for peer in &mut self.peers {
             if came.contains(peer.id) {
                 peer.restart(last);
-                peer.farewell = None;
             } else if gone.contains(peer.id) && peer.connected {
                 peer.farewell = Some(position);
             }

@@ -128,6 +128,7 @@ impl Peer {
         self.recovering = false;
         self.rounds.clear();
         self.told_read = 0;
+        self.farewell = None;
         self.probe_from(next, false);
     }
 
@@ -135,7 +136,6 @@ impl Peer {
     pub(crate) fn begin_term(&mut self, next: Position) {
         self.confirmed_read = 0;
         self.promised_until = Instant(0);
-        self.farewell = None;
         self.restart(next);
     }
 

@@ -64,6 +64,12 @@ impl Raft {
         self.peers.iter().map(|peer| peer.id)
     }
 
+    /// On a leader: nodes that have left the configuration and are still to be told so.
+    #[must_use]
+    pub fn parting(&self) -> NodeSet {
+        self.peers.iter().filter(|peer| peer.farewell.is_some()).map(|peer| peer.id).collect()
+    }
+
     /// Whether it can read all of its log; see [`Raft::set_whole`].
     #[must_use]
     pub fn is_whole(&self) -> bool {

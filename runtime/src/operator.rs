@@ -1,4 +1,5 @@
-//! What an operator does with a running cluster: look at every replica, compare state digests, move a leader.
+//! What an operator does with a running cluster: look at every replica, compare state digests, move a leader, change
+//! the members.
 //!
 //! Any reachable address of any shard is enough to begin with: its answer names the others. The replicas are asked in
 //! parallel, so that a look at a cluster with dead nodes takes one `timeout`, not one for each of them.
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use evershard_client::{ClientError, admin};
 use evershard_protocol::NodeId;
+use evershard_protocol::client::AdminAction;
 use serde::{Deserialize, Serialize};
 
 /// One replica as an operator sees it.
@@ -46,6 +48,15 @@ pub struct ReplicaState {
     pub leader: Option<u8>,
     /// `durable` or `replicated`.
     pub durability: String,
+    /// Who votes in the configuration in force, as this replica knows it.
+    #[serde(default)]
+    pub voters: Vec<u8>,
+    /// Who votes as well until a joint configuration is left.
+    #[serde(default)]
+    pub outgoing: Vec<u8>,
+    /// Who only takes over the log.
+    #[serde(default)]
+    pub learners: Vec<u8>,
     /// False while the replica's word does not count.
     pub sound: bool,
     /// End of its last snapshot.
@@ -62,6 +73,9 @@ pub struct ReplicaState {
     pub transfer_to: Option<u8>,
     /// The last digest record it applied.
     pub digest: Option<StateDigest>,
+    /// Where the record of the configuration in force ends.
+    #[serde(default)]
+    pub membership: u64,
     /// What keeps it from working, in words.
     pub trouble: Vec<String>,
     /// Open sessions.
@@ -255,6 +269,96 @@ pub fn transfer(addresses: &[String], shard: u16, to: u8, timeout: Duration) -> 
         std::thread::sleep(PAUSE);
     }
     Err(OperatorError::Timeout { shard, what: format!("the transfer to node {to}"), waited: timeout })
+}
+
+/// What a node shall be to every shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MemberChange {
+    /// A learner; where its shard 0 is found, `ip:port`.
+    Add(String),
+    /// A voter, as soon as it has caught up.
+    Promote,
+    /// Nothing.
+    Remove,
+}
+
+/// Changes what node `node` is to every shard, one shard after the other, and waits until each has committed the new
+/// configuration; `timeout` is for each shard. `each` is told of every shard that is done. A shard for which the node is
+/// already what it shall be is passed over.
+///
+/// # Errors
+/// [`OperatorError`]: the shards told of are done, the others as before. Run it again.
+pub fn change_member(
+    addresses: &[String],
+    node: u8,
+    change: &MemberChange,
+    timeout: Duration,
+    each: &mut dyn FnMut(u16, &str),
+) -> Result<(), OperatorError> {
+    for (shard, replicas) in by_shard(cluster_status(addresses, timeout.min(QUESTION_MAX))?) {
+        let text = change_member_of_shard(shard, &replicas, node, change, timeout)?;
+        each(shard, &text);
+    }
+    Ok(())
+}
+
+fn change_member_of_shard(
+    shard: u16,
+    replicas: &[ReplicaStatus],
+    node: u8,
+    change: &MemberChange,
+    timeout: Duration,
+) -> Result<String, OperatorError> {
+    let (action, found_at) = match change {
+        MemberChange::Add(address) => (AdminAction::MemberAdd, address_of(address, 0, shard)),
+        MemberChange::Promote => (AdminAction::MemberPromote, String::new()),
+        MemberChange::Remove => (AdminAction::MemberRemove, String::new()),
+    };
+    let begun = Instant::now();
+    let mut declined = String::new();
+    while begun.elapsed() < timeout {
+        let ask = |one: &ReplicaStatus| ask_replica(shard, one.node, one.address.clone(), timeout.min(QUESTION_MAX));
+        let now: Vec<ReplicaStatus> = replicas.iter().map(ask).collect();
+        let leader = leader_of(&now).and_then(|leader| Some((leader, leader.state.as_ref()?)));
+        if let Some((leader, state)) = leader {
+            let (votes, learns) = (state.voters.contains(&node), state.learners.contains(&node));
+            let is_there = match change {
+                MemberChange::Add(_) => votes || learns,
+                MemberChange::Promote => votes,
+                MemberChange::Remove => !votes && !learns,
+            };
+            if is_there && state.outgoing.is_empty() && state.committed >= state.membership {
+                return Ok(describe_members(state));
+            }
+            if !is_there && state.outgoing.is_empty() {
+                let answer =
+                    admin::change_member(&leader.address, action, NodeId(node), &found_at, timeout.min(QUESTION_MAX))?;
+                if answer.code > 1 {
+                    return Err(OperatorError::Declined { shard, leader: leader.node, text: answer.text });
+                }
+                // It may be that the node has not caught up, or that the configuration before is not committed yet.
+                declined = if answer.code == 0 { String::new() } else { answer.text };
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+    let what = format!("the change of node {node}");
+    let what = if declined.is_empty() { what } else { format!("{what} ({declined})") };
+    Err(OperatorError::Timeout { shard, what, waited: timeout })
+}
+
+/// The configuration as a person reads it.
+#[must_use]
+pub fn describe_members(state: &ReplicaState) -> String {
+    let list = |nodes: &[u8]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let mut text = format!("voters {}", list(&state.voters));
+    if !state.outgoing.is_empty() {
+        text.push_str(&format!(", until the change has ended also {}", list(&state.outgoing)));
+    }
+    if !state.learners.is_empty() {
+        text.push_str(&format!(", learners {}", list(&state.learners)));
+    }
+    text
 }
 
 /// Who leads among the replicas of one shard: of several that say so, the one with the highest term.

@@ -1,5 +1,6 @@
 //! Real processes on loopback: leaders killed under load, leadership moved, wrong starts refused, hostile bytes.
 
+mod members;
 mod processes;
 
 use std::collections::VecDeque;

@@ -27,7 +27,7 @@ pub struct AdminAnswer {
 /// [`ClientError::Admin`] and its kin; nothing has changed then.
 pub fn status(address: &str, timeout: Duration) -> Result<String, ClientError> {
     let exchange = Exchange::new("ask for the status", address, timeout);
-    let (_, text) = exchange.run::<StatusRequest, StatusReply>(&StatusRequest {})?;
+    let (_, text) = exchange.run::<StatusRequest, StatusReply>(&StatusRequest {}, &[])?;
     Ok(text)
 }
 
@@ -36,7 +36,22 @@ pub fn status(address: &str, timeout: Duration) -> Result<String, ClientError> {
 /// # Errors
 /// [`ClientError::NotLeader`] names who to ask; [`ClientError::Admin`] and its kin: it may have been begun.
 pub fn transfer(address: &str, to: NodeId, timeout: Duration) -> Result<AdminAnswer, ClientError> {
-    run_action("ask for the transfer of leadership", address, AdminAction::Transfer, to, timeout)
+    run_action("ask for the transfer of leadership", address, (AdminAction::Transfer, to), "", timeout)
+}
+
+/// Asks the leader at `address` to change what node `node` is to its shard: [`AdminAction::MemberAdd`] (with where the
+/// shard is found on it, `ip:port`), [`AdminAction::MemberPromote`] or [`AdminAction::MemberRemove`].
+///
+/// # Errors
+/// As [`transfer`].
+pub fn change_member(
+    address: &str,
+    action: AdminAction,
+    node: NodeId,
+    found_at: &str,
+    timeout: Duration,
+) -> Result<AdminAnswer, ClientError> {
+    run_action("ask for a change of members", address, (action, node), found_at, timeout)
 }
 
 /// Asks the leader at `address` to have every replica compute its state digest at one position.
@@ -44,18 +59,19 @@ pub fn transfer(address: &str, to: NodeId, timeout: Duration) -> Result<AdminAns
 /// # Errors
 /// As [`transfer`].
 pub fn digest(address: &str, timeout: Duration) -> Result<AdminAnswer, ClientError> {
-    run_action("ask for a state digest", address, AdminAction::Digest, NodeId(0), timeout)
+    run_action("ask for a state digest", address, (AdminAction::Digest, NodeId(0)), "", timeout)
 }
 
 fn run_action(
     what: &'static str,
     address: &str,
-    action: AdminAction,
-    node: NodeId,
+    (action, node): (AdminAction, NodeId),
+    argument: &str,
     timeout: Duration,
 ) -> Result<AdminAnswer, ClientError> {
     let admin = Admin { action: (action as u16).into(), node: node.0, padding: [0; 5] };
-    let (reply, text) = Exchange::new(what, address, timeout).run::<Admin, AdminReply>(&admin)?;
+    let exchange = Exchange::new(what, address, timeout);
+    let (reply, text) = exchange.run::<Admin, AdminReply>(&admin, argument.as_bytes())?;
     Ok(AdminAnswer { code: reply.code.get(), position: Position(reply.position.get()), text })
 }
 
@@ -71,8 +87,8 @@ impl<'a> Exchange<'a> {
         Self { what, address, deadline: Instant::now() + timeout }
     }
 
-    fn run<Q: Block, A: Block>(&self, question: &Q) -> Result<(A, String), ClientError> {
-        let bytes = self.carry(question).map_err(|source| ClientError::Admin {
+    fn run<Q: Block, A: Block>(&self, question: &Q, argument: &[u8]) -> Result<(A, String), ClientError> {
+        let bytes = self.carry(question, argument).map_err(|source| ClientError::Admin {
             what: self.what,
             address: self.address.to_owned(),
             source,
@@ -93,10 +109,10 @@ impl<'a> Exchange<'a> {
 
     /// Sends the question and returns the bytes of the first frame that comes back, or what announces itself as no
     /// frame.
-    fn carry<Q: Block>(&self, question: &Q) -> io::Result<Vec<u8>> {
+    fn carry<Q: Block>(&self, question: &Q, argument: &[u8]) -> io::Result<Vec<u8>> {
         let mut stream = self.connect()?;
-        let mut bytes = Vec::with_capacity(size_of_frame::<Q>(0));
-        put(&mut bytes, question, &[]).expect("the capacity was computed for this frame");
+        let mut bytes = Vec::with_capacity(size_of_frame::<Q>(argument.len()));
+        put(&mut bytes, question, argument).expect("the capacity was computed for this frame");
         stream.set_write_timeout(Some(self.left()?))?;
         stream.write_all(&bytes)?;
         bytes.clear();

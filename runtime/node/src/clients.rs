@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 use crate::core::Core;
 use crate::env::LinkId;
 use crate::links::Role;
+use crate::membership::MemberAction;
 use crate::replica::timer_fired;
 use crate::sessions::Admission;
 
@@ -73,8 +74,8 @@ impl<S: Service> Core<S> {
             return Ok(());
         }
         if frame.is::<Admin>() {
-            let (admin, _) = frame.read::<Admin>()?;
-            self.on_admin(id, &admin);
+            let (admin, argument) = frame.read::<Admin>()?;
+            self.on_admin(id, &admin, argument);
             return Ok(());
         }
         frame.read::<Close>()?;
@@ -303,6 +304,7 @@ impl<S: Service> Core<S> {
 
     /// A leader's own records: timers that are due, sessions nobody came back for.
     pub(crate) fn sequence_own(&mut self) {
+        self.sequence_membership();
         if !self.takes_commands() {
             return;
         }
@@ -374,14 +376,14 @@ impl<S: Service> Core<S> {
         self.refuse(id, RefusedCode::Malformed, "these bytes are no frames of the client protocol");
     }
 
-    fn on_admin(&mut self, id: LinkId, admin: &Admin) {
+    fn on_admin(&mut self, id: LinkId, admin: &Admin, argument: &[u8]) {
+        let node = NodeId(admin.node);
+        let argument = std::str::from_utf8(argument).unwrap_or_default();
         let (code, position, text) = match AdminAction::from_number(admin.action.get()) {
-            Some(AdminAction::Transfer) => {
-                match self.raft.transfer(NodeId(admin.node), self.now.instant, &mut self.output) {
-                    Ok(()) => (0, Position::ZERO, "leadership is being handed over".to_owned()),
-                    Err(error) => (1, Position::ZERO, error.to_string()),
-                }
-            }
+            Some(AdminAction::Transfer) => match self.raft.transfer(node, self.now.instant, &mut self.output) {
+                Ok(()) => (0, Position::ZERO, "leadership is being handed over".to_owned()),
+                Err(error) => (1, Position::ZERO, error.to_string()),
+            },
             Some(AdminAction::Digest) if self.takes_commands() => {
                 match self.append_own(Kind::Digest, SessionId(0), &[]) {
                     Some(position) => (0, position, "every replica computes its digest at this position".to_owned()),
@@ -389,9 +391,19 @@ impl<S: Service> Core<S> {
                 }
             }
             Some(AdminAction::Digest) => (1, Position::ZERO, "this replica does not lead: ask the leader".to_owned()),
+            Some(AdminAction::MemberAdd) => self.on_member(node, MemberAction::Add(argument)),
+            Some(AdminAction::MemberPromote) => self.on_member(node, MemberAction::Promote),
+            Some(AdminAction::MemberRemove) => self.on_member(node, MemberAction::Remove),
             None => (2, Position::ZERO, "this release does not know that request".to_owned()),
         };
         let reply = AdminReply { code: code.into(), padding: [0; 6], position: position.0.into() };
         self.put(id, &reply, text.as_bytes());
+    }
+
+    fn on_member(&mut self, node: NodeId, action: MemberAction<'_>) -> (u16, Position, String) {
+        match self.change_member(node, action) {
+            Ok(position) => (0, position, format!("the configuration is now {}", self.raft.membership())),
+            Err(reason) => (1, Position::ZERO, reason),
+        }
     }
 }

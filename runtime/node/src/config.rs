@@ -10,7 +10,9 @@
 //! ## All below may be left out; these are the defaults.
 //! durability = "durable"             # or "replicated": acknowledged when a quorum has it in memory
 //! idle = "auto"                      # "spin", "backoff" (spin, then block), "park" (block); auto goes by the cores
-//! prefer_leaders = true              # shard i prefers node i mod n as its leader
+//! prefer_leaders = true              # shard i prefers voter i mod n as its leader
+//! join = false                       # true: joins an existing cluster, by `evershard member add` and `promote`
+//! lease_ms = 0                       # followers stay loyal for so long, and reads need not ask them; see `Timing`
 //! segment_size_mib = 64              # one file of the log
 //! tail_size_mib = 16                 # log kept in memory per shard
 //! session_timeout_ms = 60000         # a session without a client is closed after this
@@ -32,9 +34,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use evershard_consensus::{Durability, Timing};
-use evershard_protocol::limits::{NODES_MAX, SHARDS_MAX};
+use evershard_protocol::NodeId;
+use evershard_protocol::limits::{NODE_ID_MAX, NODES_MAX, SHARDS_MAX};
 use evershard_protocol::time::MILLISECOND_NS;
-use evershard_protocol::{NodeId, ShardId};
 use serde::{Deserialize, Serialize};
 
 /// The configuration of one node.
@@ -55,9 +57,15 @@ pub struct NodeConfig {
     /// What a shard does when there is nothing to do.
     #[serde(default)]
     pub idle: IdleConfig,
-    /// Shard i prefers node i mod n as its leader.
+    /// Shard i prefers voter i mod n as its leader.
     #[serde(default = "yes")]
     pub prefer_leaders: bool,
+    /// This node joins a cluster that exists: it has no vote until an operator has added and promoted it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub join: bool,
+    /// For so long after a word of its leader a follower votes for nobody else, ms; 0: it may at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lease_ms: u64,
     /// Size of one log file, MiB.
     #[serde(default = "default_segment_size_mib")]
     pub segment_size_mib: u64,
@@ -135,6 +143,9 @@ pub enum IdleStrategy {
 
 fn yes() -> bool {
     true
+}
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 fn default_segment_size_mib() -> u64 {
     64
@@ -230,6 +241,8 @@ impl NodeConfig {
             durability: DurabilityConfig::default(),
             idle: IdleConfig::default(),
             prefer_leaders: true,
+            join: false,
+            lease_ms: 0,
             segment_size_mib: default_segment_size_mib(),
             tail_size_mib: default_tail_size_mib(),
             session_timeout_ms: default_session_timeout_ms(),
@@ -277,6 +290,13 @@ impl NodeConfig {
             let what = "more than election_timeout_min_ms: equal time-outs split the votes";
             return value("election_timeout_max_ms", what.to_owned());
         }
+        if self.lease_ms > self.election_timeout_min_ms {
+            let what = "at most election_timeout_min_ms: a leader that is gone must be replaced";
+            return value("lease_ms", what.to_owned());
+        }
+        if let Some(node) = self.nodes.iter().find(|node| node.id > NODE_ID_MAX) {
+            return value("nodes", format!("node ids go up to {NODE_ID_MAX}, here is {}", node.id));
+        }
         match &self.cores {
             Some(cores) if cores.len() != usize::from(self.shards) => {
                 value("cores", format!("one core for each of the {} shards, here are {}", self.shards, cores.len()))
@@ -315,16 +335,12 @@ impl NodeConfig {
         members
     }
 
-    pub(crate) fn preferred_leader(&self, shard: ShardId) -> Option<NodeId> {
-        let members = self.members();
-        self.prefer_leaders.then(|| members[usize::from(shard.0) % members.len()])
-    }
-
     pub(crate) fn timing(&self) -> Timing {
         Timing {
             heartbeat_ns: self.heartbeat_ms * MILLISECOND_NS,
             election_min_ns: self.election_timeout_min_ms * MILLISECOND_NS,
             election_max_ns: self.election_timeout_max_ms * MILLISECOND_NS,
+            lease_ns: self.lease_ms * MILLISECOND_NS,
             ..Timing::default()
         }
     }

@@ -10,7 +10,7 @@ use evershard_log::{Tail, Writer, WriterConfig};
 use evershard_protocol::frame::{Frame, FrameError};
 use evershard_protocol::limits::SESSIONS_MAX;
 use evershard_protocol::record::{Draft, Kind};
-use evershard_protocol::{ClusterId, Incarnation, NodeId, Position, SessionId, ShardId, Term, Timestamp};
+use evershard_protocol::{ClusterId, Incarnation, NodeId, NodeSet, Position, SessionId, ShardId, Term, Timestamp};
 use evershard_service::Service;
 
 use crate::apply::Replay;
@@ -48,8 +48,8 @@ pub struct ShardConfig {
     pub durability: Durability,
     /// A session without a client is closed after this long, in nanoseconds.
     pub session_timeout_ns: u64,
-    /// The node that should lead this shard when all is well.
-    pub preferred_leader: Option<NodeId>,
+    /// When all is well shard i is led by voter i mod n.
+    pub prefer_leaders: bool,
 }
 
 /// Counters and flags that an operator sees.
@@ -86,6 +86,8 @@ pub struct Leading {
 pub struct Core<S: Service> {
     pub(crate) identity: Identity,
     pub(crate) config: ShardConfig,
+    /// The nodes that this node's configuration names.
+    pub(crate) configured: NodeSet,
     pub(crate) now: Now,
     pub(crate) raft: Raft,
     pub(crate) output: Output,
@@ -119,8 +121,10 @@ pub struct CoreParts<S> {
     pub identity: Identity,
     /// How the shard behaves.
     pub config: ShardConfig,
-    /// Every member of the shard, this node included.
+    /// The voters of a shard whose log says nothing about them yet; empty for a replica that joins.
     pub members: Vec<NodeId>,
+    /// The nodes that this node's configuration names, itself included.
+    pub configured: NodeSet,
     /// How patient consensus is.
     pub timing: Timing,
     /// Bytes of one log file.
@@ -146,7 +150,7 @@ impl<S: Service> Core<S> {
     #[must_use]
     pub fn new(parts: CoreParts<S>) -> Self {
         let CoreParts { identity, config, members, segment_size, started, .. } = parts;
-        let Started { recovered, slot, restored, .. } = started;
+        let Started { recovered, slot, restored, addresses, .. } = started;
         let raft_config = RaftConfig {
             id: identity.node,
             members,
@@ -159,11 +163,12 @@ impl<S: Service> Core<S> {
         };
         let raft = Raft::new(raft_config, restored, parts.now.instant);
         let writer = Writer::new(WriterConfig { segment_size, writes_in_flight_max: WRITES_IN_FLIGHT_MAX }, &recovered);
-        Self {
+        let mut core = Self {
             identity,
             config,
+            configured: parts.configured,
             now: Now::default(),
-            peers: PeerTable::new(identity.node, raft.members()),
+            peers: PeerTable::new(identity.node, parts.configured),
             told: (raft.role(), raft.term(), raft.leader()),
             raft,
             output: Output::new(),
@@ -182,7 +187,12 @@ impl<S: Service> Core<S> {
             stopping: false,
             addresses: parts.addresses,
             shards: parts.shards,
+        };
+        for (node, address) in addresses {
+            core.learn_address(node, &address);
         }
+        core.renew_peers();
+        core
     }
 
     /// Consensus, as it stands.

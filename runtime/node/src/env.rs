@@ -161,8 +161,9 @@ pub trait Env {
     /// Hands all work to the kernel and waits as allowed. The only system call of a turn.
     fn submit(&mut self, idle: Idle);
 
-    /// Begins to connect to a peer; `None` when no link is free.
-    fn connect(&mut self, peer: NodeId) -> Option<LinkId>;
+    /// Begins to connect to a peer; `None` when no link is free. `address` is where the shard believes it to be
+    /// (`ip:port`), for a peer that this node's configuration does not name.
+    fn connect(&mut self, peer: NodeId, address: Option<&str>) -> Option<LinkId>;
 
     /// Sends all of `buffer`. One send at a time per link.
     fn send(&mut self, link: LinkId, buffer: Vec<u8>);

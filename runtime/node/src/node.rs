@@ -248,9 +248,10 @@ fn open_shard<S: Service>(
         config: ShardConfig {
             durability: config.durability.into(),
             session_timeout_ns: config.session_timeout_ms * evershard_protocol::time::MILLISECOND_NS,
-            preferred_leader: config.preferred_leader(shard_id),
+            prefer_leaders: config.prefer_leaders,
         },
-        members: config.members(),
+        members: if config.join { Vec::new() } else { config.members() },
+        configured: config.members().into_iter().collect(),
         timing: config.timing(),
         segment_size: config.segment_size_mib * 1024 * 1024,
         tail_size: usize::try_from(config.tail_size_mib * 1024 * 1024).expect("bounded by the configuration"),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use evershard_consensus::Role;
-use evershard_protocol::{NodeId, Position, ShardId, Term};
+use evershard_protocol::{Membership, NodeId, Position, ShardId, Term};
 
 /// Something worth a line in the log of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +30,8 @@ pub enum Notice {
     Faulty(Position),
     /// The service panicked, or a record's kind is not known: nothing is applied any more.
     Halted(Position, HaltReason),
+    /// Another configuration is in force from this position on.
+    Membership(Position, Membership),
     /// Leadership is being handed to another node.
     Transfer(NodeId),
     /// This replica's acknowledgements count again.
@@ -100,6 +102,9 @@ impl Notice {
             }
             Self::Halted(position, reason) => {
                 tracing::error!(node, shard, position = position.0, "nothing is applied from here on: {reason}")
+            }
+            Self::Membership(position, membership) => {
+                tracing::info!(node, shard, position = position.0, "the configuration is now {membership}");
             }
             Self::Transfer(to) => tracing::info!(node, shard, to = to.0, "handing leadership over"),
             Self::Sound => tracing::info!(node, shard, "this replica's acknowledgements count again"),

@@ -2,7 +2,7 @@
 
 use evershard_consensus::Taken;
 use evershard_protocol::frame::{Frame, FrameError};
-use evershard_protocol::limits::{APPEND_SIZE_MAX, RECORD_SIZE_MAX};
+use evershard_protocol::limits::{APPEND_SIZE_MAX, NODES_MAX, RECORD_SIZE_MAX};
 use evershard_protocol::peer::{
     self, APPEND_OVERHEAD, Append, Hello, PROTOCOL_MAX, PROTOCOL_MIN, PeerFrame, PeerMessage, RefusedCode,
 };
@@ -48,9 +48,25 @@ struct Peer {
     applied: Position,
 }
 
+impl Peer {
+    fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            contact: Contact::Down,
+            dial_at: Instant(0),
+            dial_ns: DIAL_NS_MIN,
+            feed: None,
+            asked: None,
+            applied: Position::ZERO,
+        }
+    }
+}
+
 /// All other replicas.
 pub struct PeerTable {
     peers: Vec<Peer>,
+    /// Of whom they are made: the configuration in force and this node's own file.
+    known: NodeSet,
     tickets: u64,
     /// When the leader is told next how far this replica has applied.
     tell_applied_at: Instant,
@@ -60,16 +76,8 @@ impl PeerTable {
     /// Nobody is known yet.
     #[must_use]
     pub fn new(me: NodeId, members: NodeSet) -> Self {
-        let peers = members.iter().filter(|id| *id != me).map(|id| Peer {
-            id,
-            contact: Contact::Down,
-            dial_at: Instant(0),
-            dial_ns: DIAL_NS_MIN,
-            feed: None,
-            asked: None,
-            applied: Position::ZERO,
-        });
-        Self { peers: peers.collect(), tickets: 0, tell_applied_at: Instant(0) }
+        let peers = members.iter().filter(|id| *id != me).map(Peer::new);
+        Self { peers: peers.collect(), known: members, tickets: 0, tell_applied_at: Instant(0) }
     }
 
     /// The link to a peer that is known and connected.
@@ -100,6 +108,31 @@ impl PeerTable {
         self.peers.iter().any(|peer| peer.asked.is_some())
     }
 
+    /// The peers are these from now on; gives back the links of those that are none any more.
+    pub fn renew(&mut self, me: NodeId, known: NodeSet) -> [Option<LinkId>; NODES_MAX] {
+        let mut gone = [None; NODES_MAX];
+        if self.known == known {
+            return gone;
+        }
+        self.known = known;
+        let mut dismissed = gone.iter_mut();
+        self.peers.retain(|peer| {
+            if let (false, Contact::Dialing(link) | Contact::Greeting(link) | Contact::Up(link)) =
+                (known.contains(peer.id), peer.contact)
+                && let Some(place) = dismissed.next()
+            {
+                *place = Some(link);
+            }
+            known.contains(peer.id)
+        });
+        for id in known.iter().filter(|id| *id != me) {
+            if self.peers.iter().all(|peer| peer.id != id) {
+                self.peers.push(Peer::new(id));
+            }
+        }
+        gone
+    }
+
     fn find(&mut self, id: NodeId) -> Option<&mut Peer> {
         self.peers.iter_mut().find(|peer| peer.id == id)
     }
@@ -114,7 +147,8 @@ impl<S: Service> Core<S> {
             }
             peer.dial_at = self.now.instant.after(peer.dial_ns);
             peer.dial_ns = (peer.dial_ns * 2).min(DIAL_NS_MAX);
-            if let Some(link) = env.connect(peer.id) {
+            let address = self.addresses.get(usize::from(peer.id.0)).and_then(Option::as_deref);
+            if let Some(link) = env.connect(peer.id, address) {
                 self.links.insert(link, Role::Peer(peer.id));
                 peer.contact = Contact::Dialing(link);
             }
@@ -240,11 +274,12 @@ impl<S: Service> Core<S> {
                 "this port serves another shard: compare the nodes' addresses and `shards`",
             ));
         }
-        let known = hello.from != self.identity.node && self.raft.members().contains(hello.from);
+        let known = self.raft.members().union(self.configured).contains(hello.from) && hello.from != self.identity.node;
         if !known || hello.to != self.identity.node {
             return Err((
                 RefusedCode::Node,
-                "not a member of this cluster, or the wrong node was dialled: compare `[[nodes]]`",
+                "not a member of this shard, or the wrong node was dialled: compare `[[nodes]]`, and add a node that joins \
+                 with `evershard member add`",
             ));
         }
         Ok(())
@@ -289,10 +324,14 @@ impl<S: Service> Core<S> {
             if record.header.term != append.data_term {
                 return Err(FrameError::Field("data_term"));
             }
-            if self.tail.append_record(record.bytes, floor).is_err() {
-                // No room: the leader finds out by the next append that does not match, and sends again.
+            if !self.tail.has_room(record.bytes.len(), floor) {
+                // The leader finds out by the next append that does not match, and sends again.
                 return Ok(());
             }
+            if !self.adopt_membership(&record) {
+                return Err(FrameError::Field("membership"));
+            }
+            self.tail.append_record(record.bytes, floor).expect("there is room");
             self.log_time = self.log_time.max(record.header.timestamp);
             data = &data[record.bytes.len()..];
         }

@@ -1,4 +1,4 @@
-//! Who should lead: shard i prefers node i mod n. Leadership is moved there rarely, only to a replica that has
+//! Who should lead: shard i prefers voter i mod n. Leadership is moved there rarely, only to a replica that has
 //! everything, and never in times of trouble.
 
 use evershard_consensus::{Role, Standing};
@@ -40,13 +40,20 @@ impl<S: Service> Core<S> {
         let target = if self.stopping || self.disk.failed().is_some() {
             self.best_other()
         } else {
-            self.config.preferred_leader.filter(|node| *node != self.identity.node && self.is_fit(*node))
+            self.preferred_leader().filter(|node| *node != self.identity.node && self.is_fit(*node))
         };
         let Some(target) = target else { return };
         self.placement.not_before = now.after(RETRY_NS);
         if self.raft.transfer(target, now, &mut self.output).is_ok() {
             self.notice(Notice::Transfer(target));
         }
+    }
+
+    /// Voter i mod n, by their ids.
+    fn preferred_leader(&self) -> Option<NodeId> {
+        let voters = self.raft.membership().voters;
+        let at = usize::from(self.identity.shard.0) % voters.len().max(1);
+        voters.iter().nth(at).filter(|_| self.config.prefer_leaders && !self.raft.membership().is_joint())
     }
 
     fn is_fit(&self, node: NodeId) -> bool {

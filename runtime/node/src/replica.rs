@@ -110,8 +110,9 @@ impl<S: Service> Replica<S> {
                 self.digest = Some((header.position, self.compute_digest()));
                 Applied::Quiet
             }
-            Kind::TermStart | Kind::Note => Applied::Quiet,
-            Kind::Membership | Kind::Feature | Kind::DeployPrepare | Kind::DeployActivate | Kind::DeployFinalize => {
+            // Who belongs to the shard is consensus's business, and took effect when the record was appended.
+            Kind::TermStart | Kind::Note | Kind::Membership => Applied::Quiet,
+            Kind::Feature | Kind::DeployPrepare | Kind::DeployActivate | Kind::DeployFinalize => {
                 return Err(HaltReason::UnknownKind(header.kind));
             }
         };

@@ -145,6 +145,7 @@ impl<S: Service, E: Env> Shard<S, E> {
 impl<S: Service> Core<S> {
     /// Timers and votes; a leader that has just won begins its term.
     fn elect(&mut self, env: &mut impl Env) {
+        self.renew_peers();
         self.dial(env);
         self.raft.tick(self.now.instant, &mut self.output);
         self.place_leadership();
@@ -179,7 +180,7 @@ impl<S: Service> Core<S> {
     }
 
     /// Tells consensus what was sequenced in this turn: once, however many records it were.
-    fn note_appended(&mut self) {
+    pub(crate) fn note_appended(&mut self) {
         if self.raft.role() == Role::Leader && self.tail.end() > self.raft.last() {
             self.raft.on_appended(self.raft.term(), self.tail.end());
         }

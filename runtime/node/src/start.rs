@@ -9,7 +9,7 @@ use evershard_log::{
     Identity, Recovered, RecoveryError, SegmentNumber, SegmentSource, SlotContent, SlotError, Verdict, choose_slot,
     encode_slot, recover, slot_offset,
 };
-use evershard_protocol::{Incarnation, Position, Term, Timestamp};
+use evershard_protocol::{Incarnation, Membership, NodeId, Position, Term, Timestamp};
 
 /// A replica's files, as far as starting needs them.
 pub trait ReplicaFiles: SegmentSource {
@@ -46,6 +46,8 @@ pub enum StartError {
     Log(RecoveryError),
     /// There is a log but nobody knows what was voted.
     VoteMissing,
+    /// A record that changes the configuration is of a release that this one does not know.
+    Membership(Position),
 }
 
 /// What a replica starts from.
@@ -56,6 +58,8 @@ pub struct Started {
     pub slot: SlotContent,
     /// How the replica stands in consensus.
     pub restored: Restored,
+    /// Where the latest configuration in the log says that its nodes are found.
+    pub addresses: Vec<(NodeId, String)>,
     /// Sentences for the operator.
     pub remarks: Vec<String>,
 }
@@ -91,14 +95,16 @@ pub fn start(
         standing,
     };
     let slot = begin_life(files, identity, found.as_ref(), hard, durability, now).map_err(StartError::SlotsIo)?;
+    let memberships = memberships_of(&recovered)?;
     let restored = Restored {
         hard,
         terms: terms_of(&recovered),
-        memberships: Vec::new(),
+        memberships: memberships.iter().map(|(position, membership, _)| (*position, *membership)).collect(),
         durable: recovered.end,
         commit: recovered.committed,
     };
-    Ok(Started { recovered, slot, restored, remarks })
+    let addresses = memberships.into_iter().next_back().map_or_else(Vec::new, |(_, _, addresses)| addresses);
+    Ok(Started { recovered, slot, restored, addresses, remarks })
 }
 
 /// The segment that may still be written, if there is one: the newest that holds something.
@@ -106,6 +112,18 @@ pub fn start(
 pub fn writable(recovered: &Recovered) -> Option<SegmentNumber> {
     let mut newest = recovered.segments.iter().rev();
     newest.find(|header| !recovered.unused.contains(&header.number)).map(|header| header.number)
+}
+
+type LoggedMembership = (Position, Membership, Vec<(NodeId, String)>);
+
+/// The configurations in the log, with the addresses they carry.
+fn memberships_of(recovered: &Recovered) -> Result<Vec<LoggedMembership>, StartError> {
+    let read = |(position, payload): &(Position, Vec<u8>)| {
+        let mut addresses = Vec::new();
+        let membership = Membership::decode(payload, |node, address| addresses.push((node, address.to_owned())));
+        membership.map(|membership| (*position, membership, addresses)).ok_or(StartError::Membership(*position))
+    };
+    recovered.memberships.iter().map(read).collect()
 }
 
 fn terms_of(recovered: &Recovered) -> TermTable {

@@ -1,6 +1,7 @@
 //! What an operator sees of one replica.
 
 use evershard_consensus::{Durability, Role, Standing};
+use evershard_protocol::NodeSet;
 use evershard_service::Service;
 use serde::Serialize;
 
@@ -19,6 +20,12 @@ struct Status<'a> {
     term: u64,
     leader: Option<u8>,
     durability: &'static str,
+    /// The configuration in force: who votes, who votes as well until a joint configuration is left, who only follows.
+    voters: Vec<u8>,
+    outgoing: Vec<u8>,
+    learners: Vec<u8>,
+    /// Where the record of that configuration ends.
+    membership: u64,
     /// False while this replica's word does not count (see ARCHITECTURE.md, "Recovering").
     sound: bool,
     snapshot: u64,
@@ -88,6 +95,10 @@ impl<S: Service> Core<S> {
                 Durability::Durable => "durable",
                 Durability::Replicated => "replicated",
             },
+            voters: ids(raft.membership().voters),
+            outgoing: ids(raft.membership().outgoing),
+            learners: ids(raft.membership().learners),
+            membership: raft.membership_position().0,
             sound: raft.standing() == Standing::Sound,
             snapshot: 0,
             applied: self.replica.applied.0,
@@ -129,7 +140,10 @@ impl<S: Service> Core<S> {
     }
 
     fn address_status(&self) -> Vec<AddressStatus<'_>> {
-        let known = self.addresses.iter().enumerate();
+        // A node that is no member of anything yet tells what its own file says.
+        let members = self.raft.members();
+        let told = |node: &(usize, _)| members.is_empty() || members.iter().any(|id| usize::from(id.0) == node.0);
+        let known = self.addresses.iter().enumerate().filter(told);
         let status = known.filter_map(|(node, address)| {
             let node = u8::try_from(node).expect("bounded by NODES_MAX");
             address.as_deref().map(|address| AddressStatus { node, address })
@@ -158,6 +172,10 @@ impl<S: Service> Core<S> {
         }
         trouble
     }
+}
+
+fn ids(set: NodeSet) -> Vec<u8> {
+    set.iter().map(|node| node.0).collect()
 }
 
 fn role_name(role: Role) -> &'static str {

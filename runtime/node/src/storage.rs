@@ -10,7 +10,7 @@ use evershard_log::{
     BLOCK_ALIGNMENT, Identity, RecoveryError, SegmentNumber, SegmentSource, SlotError, segment_file_name,
     segment_number_of,
 };
-use evershard_protocol::Timestamp;
+use evershard_protocol::{Position, Timestamp};
 use evershard_sys::buffer::AlignedBuffer;
 use evershard_sys::clock;
 use evershard_sys::file::{Directness, LogFile, sync_directory};
@@ -56,6 +56,17 @@ pub enum StorageError {
          from its peers"
     )]
     VoteMissing(PathBuf),
+    /// A record that changes the configuration cannot be read.
+    #[error(
+        "{path}: the record at position {position} changes who belongs to the shard in a way that this release does not \
+         know\n\nhint: a newer release wrote it; upgrade this node"
+    )]
+    Membership {
+        /// The directory.
+        path: PathBuf,
+        /// Where the record ends.
+        position: Position,
+    },
 }
 
 /// What a shard starts from.
@@ -118,6 +129,7 @@ fn located(error: StartError, directory: &Path, slots: &Path) -> StorageError {
         StartError::Slots(source) => StorageError::Slots { path: slots, source },
         StartError::Log(source) => StorageError::Log { path: directory, source },
         StartError::VoteMissing => StorageError::VoteMissing(directory),
+        StartError::Membership(position) => StorageError::Membership { path: directory, position },
     }
 }
 

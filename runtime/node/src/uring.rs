@@ -237,8 +237,10 @@ impl Env for UringEnv {
         self.ring.enter(wait).expect("a ring that was set up keeps working; the kernel refuses it otherwise");
     }
 
-    fn connect(&mut self, peer: NodeId) -> Option<LinkId> {
-        let address = self.peers.iter().find(|(id, _)| *id == peer)?.1;
+    fn connect(&mut self, peer: NodeId, address: Option<&str>) -> Option<LinkId> {
+        let configured = self.peers.iter().find(|(id, _)| *id == peer).map(|(_, address)| *address);
+        // Names are not looked up here: that may take long. What the log names is an address.
+        let address = configured.or_else(|| address?.parse().ok())?;
         let socket = Socket::for_address(&address).ok()?;
         let link = occupy(&mut self.seats, &mut self.free, socket)?;
         let socket = socket_of(&self.seats, link).expect("just seated");

@@ -74,7 +74,7 @@ block! {
     StatusRequest = 4 { }
 }
 block! {
-    /// An operator's request; see [`AdminAction`].
+    /// An operator's request; see [`AdminAction`]. The payload is what the action needs besides a node.
     Admin = 5 {
         /// See [`AdminAction`].
         action: U16,
@@ -227,6 +227,13 @@ codes! {
         Transfer = 1,
         /// Append a digest record: every replica computes its state digest at one position.
         Digest = 2,
+        /// [`Admin::node`] takes over the log of this shard, without a vote. The payload is its address for this shard,
+        /// `ip:port`.
+        MemberAdd = 3,
+        /// The learner [`Admin::node`] becomes a voter of this shard.
+        MemberPromote = 4,
+        /// [`Admin::node`] leaves this shard.
+        MemberRemove = 5,
     }
 }
 codes! {

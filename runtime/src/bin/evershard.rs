@@ -1,15 +1,16 @@
 //! `evershard`: what an operator asks of a running cluster.
 
 use std::collections::BTreeMap;
+use std::net::ToSocketAddrs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use evershard::operator::{self, ReplicaState, ReplicaStatus, ShardDigests};
+use evershard::operator::{self, MemberChange, ReplicaState, ReplicaStatus, ShardDigests};
 
-/// Looks at a running Evershard cluster and moves its leaders.
+/// Looks at a running Evershard cluster, moves its leaders and changes its members.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -40,6 +41,42 @@ enum Command {
         /// The node that shall lead.
         #[arg(long)]
         to: u8,
+    },
+    /// Changes the members of the cluster, shard by shard: add a node, promote it when it has caught up, remove one.
+    Member {
+        #[command(subcommand)]
+        change: Member,
+    },
+}
+
+#[derive(Subcommand)]
+enum Member {
+    /// The node takes over the log of every shard, without a vote. It is started with `join = true`.
+    Add {
+        #[command(flatten)]
+        reach: Reach,
+        /// Its id.
+        #[arg(long)]
+        node: u8,
+        /// Where its shard 0 is found, `host:port`.
+        #[arg(long, value_parser = host_and_port)]
+        address: String,
+    },
+    /// The learner becomes a voter, as soon as it has caught up.
+    Promote {
+        #[command(flatten)]
+        reach: Reach,
+        /// Its id.
+        #[arg(long)]
+        node: u8,
+    },
+    /// The node leaves every shard. If it leads one, it hands over.
+    Remove {
+        #[command(flatten)]
+        reach: Reach,
+        /// Its id.
+        #[arg(long)]
+        node: u8,
     },
 }
 
@@ -76,7 +113,28 @@ fn run(command: Command) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Member { change } => change_member(change),
     }
+}
+
+fn change_member(change: Member) -> Result<ExitCode> {
+    let (reach, node, change) = match change {
+        Member::Add { reach, node, address } => (reach, node, MemberChange::Add(resolve(&address)?)),
+        Member::Promote { reach, node } => (reach, node, MemberChange::Promote),
+        Member::Remove { reach, node } => (reach, node, MemberChange::Remove),
+    };
+    let timeout = Duration::from_millis(reach.timeout_ms);
+    operator::change_member(&reach.cluster, node, &change, timeout, &mut |shard, members| {
+        println!("shard {shard}: {members}");
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nodes are told an address, not a name: they do not look names up while they serve.
+fn resolve(address: &str) -> Result<String> {
+    let mut found = address.to_socket_addrs().with_context(|| format!("cannot look up `{address}`"))?;
+    let first = found.next().with_context(|| format!("`{address}` has no address"))?;
+    Ok(first.to_string())
 }
 
 fn show_status(reach: &Reach, json: bool, digest: bool) -> Result<ExitCode> {
@@ -108,6 +166,9 @@ fn print_shards(shards: &BTreeMap<u16, Vec<ReplicaStatus>>) {
         match leader {
             Some(leader) => println!("shard {shard}: led by node {} at {}", leader.node, leader.address),
             None => println!("shard {shard}: NO LEADER"),
+        }
+        if let Some(state) = leader.and_then(|leader| leader.state.as_ref()) {
+            println!("  {}", operator::describe_members(state));
         }
         println!(
             "  {:>4}  {:<9}  {:>6}  {:>12}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}  {:>8}  {:<5}  digest",

@@ -11,6 +11,8 @@ use serde_json::Value;
 
 /// Nothing that is waited for takes longer.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Nodes that may join; they are configured and do not run.
+const JOINERS_MAX: u8 = 2;
 const QUESTION_MAX: Duration = Duration::from_millis(500);
 
 /// A cluster of processes in a temporary directory.
@@ -28,19 +30,26 @@ impl Processes {
 
     pub fn with_shards(nodes: u8, shards: u16, durability: DurabilityConfig) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let first = free_ports(u16::from(nodes) * shards).expect("free ports");
+        let all = nodes + JOINERS_MAX;
+        let first = free_ports(u16::from(all) * shards).expect("free ports");
         let address = |id: u8| NodeAddress { id, address: format!("127.0.0.1:{}", first + u16::from(id) * shards) };
-        let members: Vec<NodeAddress> = (0..nodes).map(address).collect();
-        let addresses = members.iter().map(|node| node.address.clone()).collect();
+        let known: Vec<NodeAddress> = (0..all).map(address).collect();
+        let addresses = known.iter().map(|node| node.address.clone()).collect();
         let mut cluster = Self { children: Vec::new(), addresses, directory };
-        for id in 0..nodes {
-            let data = cluster.data(usize::from(id));
-            let mut config = NodeConfig::new("chaos", id, data, shards, members.clone());
+        let founders = known[..usize::from(nodes)].to_vec();
+        for id in 0..all {
+            let (data, joins) = (cluster.data(usize::from(id)), id >= nodes);
+            let mut named = founders.clone();
+            named.extend(known.get(usize::from(id)).filter(|_| joins).cloned());
+            let mut config = NodeConfig::new("chaos", id, data, shards, named);
             config.durability = durability;
             config.segment_size_mib = 8;
+            config.join = joins;
             std::fs::write(cluster.config(usize::from(id)), config.to_toml()).expect("the directory is ours");
             cluster.children.push(None);
-            cluster.run(usize::from(id));
+            if !joins {
+                cluster.run(usize::from(id));
+            }
         }
         cluster
     }
@@ -97,7 +106,7 @@ impl Processes {
         u8::try_from(leader.expect("waited for")).expect("few nodes")
     }
 
-    /// All replicas come to the same state.
+    /// All replicas that run come to the same state.
     pub fn check_digests(&self) {
         let mut position = 0;
         wait_for("a digest record", || {
@@ -112,8 +121,8 @@ impl Processes {
         wait_for("the digest of every replica", || {
             let status = (0..self.children.len()).filter_map(|node| self.status(node));
             digests = status.map(|status| status["digest"].clone()).collect();
-            digests.len() == self.children.len()
-                && digests.iter().all(|digest| digest["position"].as_u64() >= Some(position))
+            let running = self.children.iter().flatten().count();
+            digests.len() == running && digests.iter().all(|digest| digest["position"].as_u64() >= Some(position))
         });
         assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ: {digests:?}");
     }
