@@ -22,6 +22,12 @@ impl Service for Echo {
         context.reply(command).expect("a command is never larger than a reply may be");
     }
 
+    /// How many commands there were: 8 bytes, little-endian.
+    fn query(&self, _question: &[u8], answer: &mut Vec<u8>) -> bool {
+        answer.extend_from_slice(&self.commands.to_le_bytes());
+        true
+    }
+
     fn digest(&self) -> Digest {
         let mut digester = Digester::new();
         digester.add_u64(self.commands);

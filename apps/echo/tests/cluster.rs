@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use evershard::client::{ClientEvent, SendError, admin};
 use evershard::node::DurabilityConfig;
-use evershard::protocol::client::{Hello, ReplyStatus, Request};
+use evershard::protocol::client::{Hello, QueryStatus, ReplyStatus, Request};
 use evershard::protocol::frame::{Block, put, size_of_frame};
 use evershard::protocol::{ClusterId, Incarnation, NodeId, Term, peer};
 use evershard::{Client, ClientConfig, ShardId};
@@ -166,6 +166,44 @@ fn a_transfer_under_load_is_not_noticed_by_the_client() {
     client.progress(500);
     client.finish();
     cluster.check_digests();
+}
+
+/// A question sees every command that was acknowledged before it, whoever leads, with and without a lease.
+#[test]
+fn questions_see_all_that_was_acknowledged() {
+    for lease_ms in [0, 100] {
+        let mut cluster = Processes::start(3, DurabilityConfig::Durable);
+        cluster.wait_for_leader();
+        for node in 0..3 {
+            cluster.kill(node);
+            cluster.edit_config(node, |text| format!("lease_ms = {lease_ms}\n{text}"));
+        }
+        for node in 0..3 {
+            cluster.run(node);
+        }
+        let mut config = ClientConfig::new(cluster.addresses(), ShardId(0));
+        config.connect_timeout = WAIT_MAX;
+        config.request_timeout = WAIT_MAX;
+        let mut writer = Client::connect(&config).expect("a leader is elected");
+        let mut reader = Client::connect(&config).expect("a leader is elected");
+        for round in 0..600_u64 {
+            if round % 200 == 100 {
+                cluster.kill(usize::from(cluster.wait_for_leader()));
+            }
+            writer.call(&payload(round)).expect("the session survives");
+            let answer = reader.query(b"").expect("the session survives");
+            assert_eq!(answer.status, QueryStatus::Answered);
+            let count = u64::from_le_bytes(answer.payload.try_into().expect("eight bytes"));
+            assert_eq!(count, round + 1, "stale, or ahead of what was asked for");
+            if round % 200 == 150 {
+                (0..3)
+                    .filter(|node| !cluster.is_running(*node))
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .for_each(|node| cluster.run(node));
+            }
+        }
+    }
 }
 
 #[test]

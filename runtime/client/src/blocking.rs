@@ -9,9 +9,9 @@ mod link;
 use std::hint::spin_loop;
 use std::time::Duration;
 
-use evershard_protocol::client::{Promise, ReplyStatus};
+use evershard_protocol::client::{Promise, QueryStatus, ReplyStatus};
 use evershard_protocol::time::MILLISECOND_NS;
-use evershard_protocol::{Instant, NodeId, Position, RequestNumber, SessionId};
+use evershard_protocol::{Instant, NodeId, Position, QueryNumber, RequestNumber, SessionId};
 
 use self::link::{Inbox, Link, Outbox, Received};
 use crate::config::{ClientConfig, nanoseconds};
@@ -33,6 +33,17 @@ pub struct Reply<'a> {
     pub payload: &'a [u8],
 }
 
+/// The answer to a [`Client::query`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer<'a> {
+    /// The answer is from the state at this position.
+    pub position: Position,
+    /// How the question ended. Look at it: only [`QueryStatus::Answered`] carries the service's answer.
+    pub status: QueryStatus,
+    /// What the service answered.
+    pub payload: &'a [u8],
+}
+
 /// A connected client of one shard. See the crate's chapter for the caller's duties.
 pub struct Client {
     session: Session,
@@ -46,14 +57,6 @@ pub struct Client {
     attempts: usize,
     request_timeout: Duration,
     spin: bool,
-}
-
-/// A reply whose payload is the `size` bytes skipped last.
-struct Found {
-    position: Position,
-    status: ReplyStatus,
-    promise: Promise,
-    size: usize,
 }
 
 impl Client {
@@ -124,18 +127,48 @@ impl Client {
                 Err(error) => return Err(error.into()),
             }
         };
-        let found = loop {
-            if let Some(found) = self.find(request, on_event) {
-                break found;
+        let wanted = |event: &ClientEvent<'_>| match event {
+            ClientEvent::Reply { request: found, position, status, promise, payload } if *found == request => {
+                Some(((*position, *status, *promise), payload.len()))
             }
-            if until <= self.now {
-                let (waited, trouble) = (self.request_timeout, self.session.trouble());
-                return Err(ClientError::RequestTimeout { request, waited, trouble });
-            }
-            self.turn(until)?;
+            _ => None,
         };
-        let Found { position, status, promise, size } = found;
+        let Some(((position, status, promise), size)) = self.await_event(until, on_event, wanted)? else {
+            let (waited, trouble) = (self.request_timeout, self.session.trouble());
+            return Err(ClientError::RequestTimeout { request, waited, trouble });
+        };
         Ok(Reply { request, position, status, promise, payload: self.inbox.skipped(size) })
+    }
+
+    /// Asks the service a question that leaves no record, and waits for the answer. The answer has everything that was
+    /// committed before the question was asked, by whomever; it is not faster than a command where a quorum must be
+    /// asked, but costs neither log nor disk. Events and replies that come meanwhile are dropped.
+    ///
+    /// # Errors
+    /// [`ClientError::QueryTimeout`] after the configured time; [`ClientError::Send`] if it was not taken in,
+    /// [`ClientError::Session`] if the session has ended.
+    pub fn query(&mut self, question: &[u8]) -> Result<Answer<'_>, ClientError> {
+        let until = self.clock.now().after(nanoseconds(self.request_timeout));
+        let query = self.session.query(question)?;
+        let wanted = |event: &ClientEvent<'_>| match event {
+            ClientEvent::Answer { query: found, position, status, payload } if *found == query => {
+                Some(((*position, *status), payload.len()))
+            }
+            _ => None,
+        };
+        let Some(((position, status), size)) = self.await_event(until, &mut |_| {}, wanted)? else {
+            let (waited, trouble) = (self.request_timeout, self.session.trouble());
+            return Err(ClientError::QueryTimeout { waited, trouble });
+        };
+        Ok(Answer { position, status, payload: self.inbox.skipped(size) })
+    }
+
+    /// Queues one question; otherwise as [`Client::try_send`].
+    ///
+    /// # Errors
+    /// [`SendError`]: the question was not taken in.
+    pub fn try_query(&mut self, question: &[u8]) -> Result<QueryNumber, SendError> {
+        self.session.query(question)
     }
 
     /// Queues one request; [`Client::flush`] or [`Client::poll`] sends all that are queued together.
@@ -340,24 +373,46 @@ impl Client {
         delivered
     }
 
-    /// Takes what is in the inbox up to the reply to `wanted`.
-    fn find(&mut self, wanted: RequestNumber, on_event: &mut dyn FnMut(ClientEvent<'_>)) -> Option<Found> {
+    /// Turns until the event that `wanted` knows has come, or it is too late. Its payload is the `size` bytes skipped
+    /// last.
+    fn await_event<T>(
+        &mut self,
+        until: Instant,
+        on_event: &mut dyn FnMut(ClientEvent<'_>),
+        wanted: impl Fn(&ClientEvent<'_>) -> Option<(T, usize)>,
+    ) -> Result<Option<(T, usize)>, ClientError> {
+        loop {
+            if let Some(found) = self.find(&wanted, on_event) {
+                return Ok(Some(found));
+            }
+            if until <= self.now {
+                return Ok(None);
+            }
+            self.turn(until)?;
+        }
+    }
+
+    /// Takes what is in the inbox up to the event that `wanted` knows.
+    fn find<T>(
+        &mut self,
+        wanted: &impl Fn(&ClientEvent<'_>) -> Option<(T, usize)>,
+        on_event: &mut dyn FnMut(ClientEvent<'_>),
+    ) -> Option<(T, usize)> {
         while !self.inbox.unread().is_empty() {
             let taken = self.session.take(self.inbox.unread(), self.now);
             let size = taken.size;
-            match taken.event {
-                Some(ClientEvent::Reply { request, position, status, promise, payload }) if request == wanted => {
-                    let found = Found { position, status, promise, size: payload.len() };
-                    self.inbox.skip(size);
-                    return Some(found);
-                }
-                Some(event) => on_event(event),
-                None => {
-                    self.inbox.skip(size);
-                    return None;
-                }
+            let Some(event) = taken.event else {
+                self.inbox.skip(size);
+                return None;
+            };
+            let found = wanted(&event);
+            if found.is_none() {
+                on_event(event);
             }
             self.inbox.skip(size);
+            if found.is_some() {
+                return found;
+            }
         }
         None
     }

@@ -14,16 +14,18 @@
 
 mod frames;
 mod output;
+mod queries;
 mod queue;
 mod route;
 mod timers;
 
-use evershard_protocol::client::{Promise, ReplyStatus, Request};
+use evershard_protocol::client::{Promise, QueryStatus, ReplyStatus, Request};
 use evershard_protocol::frame::{Frame, HEADER_SIZE};
 use evershard_protocol::limits::{PAYLOAD_SIZE_MAX, WINDOW_LEN_MAX};
 use evershard_protocol::time::MILLISECOND_NS;
-use evershard_protocol::{ClusterId, Instant, NodeId, Position, RequestNumber, SessionId, ShardId};
+use evershard_protocol::{ClusterId, Instant, NodeId, Position, QueryNumber, RequestNumber, SessionId, ShardId};
 
+use self::queries::Queries;
 use self::queue::Queue;
 use self::route::Route;
 use crate::error::{SendError, SessionError, Trouble};
@@ -89,6 +91,17 @@ pub enum ClientEvent<'a> {
         /// What the service tells.
         payload: &'a [u8],
     },
+    /// The answer to one question; answers come in the order of the questions.
+    Answer {
+        /// The question's number.
+        query: QueryNumber,
+        /// The answer is from the state at this position.
+        position: Position,
+        /// How the question ended.
+        status: QueryStatus,
+        /// What the service answered.
+        payload: &'a [u8],
+    },
     /// The session was resumed on a new connection; events may have been missed in between.
     Reconnected {
         /// The node that leads now.
@@ -131,6 +144,7 @@ pub struct Session {
     config: SessionConfig,
     route: Route,
     queue: Queue,
+    queries: Queries,
     phase: Phase,
     failure: Option<SessionError>,
     trouble: Option<Trouble>,
@@ -168,6 +182,7 @@ impl Session {
         Self {
             route: Route::new(config.endpoints.clone()),
             queue: Queue::new(config.window_len, config.queue_size),
+            queries: Queries::new(),
             phase: Phase::Waiting { until: Instant(0) },
             failure: None,
             trouble: None,
@@ -204,6 +219,20 @@ impl Session {
             return Err(SendError::WindowFull);
         }
         self.queue.push(payload)
+    }
+
+    /// Takes in a question that leaves no record; it is asked again on the next connection until it is answered.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was taken in then.
+    pub fn query(&mut self, question: &[u8]) -> Result<QueryNumber, SendError> {
+        if self.phase == Phase::Ended {
+            return Err(SendError::Ended);
+        }
+        if question.len() > self.payload_size_max {
+            return Err(SendError::PayloadTooLarge { size: question.len(), max: self.payload_size_max });
+        }
+        self.queries.push(question)
     }
 
     /// What is wanted now. A returned [`Want::Connect`] counts as begun.
@@ -312,6 +341,12 @@ impl Session {
     #[must_use]
     pub fn address(&self) -> &str {
         self.route.address()
+    }
+
+    /// Questions taken in and not answered.
+    #[must_use]
+    pub fn unanswered_queries(&self) -> usize {
+        self.queries.len()
     }
 
     /// Requests taken in and not answered.

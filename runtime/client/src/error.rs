@@ -138,6 +138,14 @@ pub enum ClientError {
         /// What happened last to the connection, if anything.
         trouble: Option<Trouble>,
     },
+    /// A question was not answered in time. It stays queued; its answer is dropped when it comes.
+    #[error("the question was not answered within {waited:?} ({}); ask again", text_of(*.trouble))]
+    QueryTimeout {
+        /// How long was waited.
+        waited: Duration,
+        /// What happened last to the connection, if anything.
+        trouble: Option<Trouble>,
+    },
     /// A request was not taken in.
     #[error(transparent)]
     Send(#[from] SendError),

@@ -53,6 +53,7 @@
 //!     client.poll(None, &mut |event| match event {
 //!         ClientEvent::Reply { request, payload, .. } => println!("{request:?}: {} bytes", payload.len()),
 //!         ClientEvent::Event { payload, .. } => println!("told {} bytes", payload.len()),
+//!         ClientEvent::Answer { payload, .. } => println!("answered {} bytes", payload.len()),
 //!         ClientEvent::Reconnected { leader, .. } => println!("now led by {leader:?}"),
 //!     })?;
 //! }
@@ -67,7 +68,7 @@ mod config;
 pub mod core;
 mod error;
 
-pub use blocking::{Client, Reply};
+pub use blocking::{Answer, Client, Reply};
 pub use config::ClientConfig;
 pub use core::ClientEvent;
 pub use error::{ClientError, SendError, SessionError, Trouble};

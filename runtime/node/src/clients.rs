@@ -3,7 +3,7 @@
 use evershard_consensus::Role as RaftRole;
 use evershard_protocol::client::{
     Admin, AdminAction, AdminReply, Busy, BusyReason, Close, Hello, NOBODY, PROTOCOL_MAX, PROTOCOL_MIN, Ping, Pong,
-    Redirect, Refused, RefusedCode, ReplyStatus, Request, StatusReply, StatusRequest, Welcome,
+    Query, Redirect, Refused, RefusedCode, ReplyStatus, Request, StatusReply, StatusRequest, Welcome,
 };
 use evershard_protocol::frame::{self, Frame, FrameError};
 use evershard_protocol::limits::{PAYLOAD_SIZE_MAX, REPLY_RING_SIZE, SESSIONS_MAX, WINDOW_LEN_MAX};
@@ -51,6 +51,11 @@ impl<S: Service> Core<S> {
         if frame.is::<Ping>() {
             let (ping, _) = frame.read::<Ping>()?;
             self.put(id, &Pong { token: ping.token }, &[]);
+            return Ok(());
+        }
+        if frame.is::<Query>() {
+            let (query, question) = frame.read::<Query>()?;
+            self.on_query(id, query.query.get(), question);
             return Ok(());
         }
         if frame.is::<Hello>() {
@@ -347,10 +352,17 @@ impl<S: Service> Core<S> {
         for id in clients {
             self.redirect(id);
         }
+        // Who only asks has no session: it is sent on as well.
+        for id in self.queries.dismiss() {
+            self.redirect(id);
+        }
         self.opens.0.clear();
     }
 
-    fn redirect(&mut self, id: LinkId) {
+    pub(crate) fn redirect(&mut self, id: LinkId) {
+        if self.links.get(id).is_none_or(|link| link.is_closing()) {
+            return;
+        }
         let target = self.raft.transfer_target().or_else(|| self.raft.leader());
         let target = target.filter(|node| *node != self.identity.node);
         let address = target.and_then(|node| self.addresses.get(usize::from(node.0)).cloned().flatten());

@@ -21,6 +21,7 @@ use crate::links::{LinkTable, Role};
 use crate::notice::Notice;
 use crate::peers::PeerTable;
 use crate::placement::Placement;
+use crate::queries::Queries;
 use crate::replica::Replica;
 use crate::start::Started;
 use crate::timers::Timer;
@@ -99,6 +100,7 @@ pub struct Core<S: Service> {
     pub(crate) replay: Replay,
     pub(crate) leading: Option<Leading>,
     pub(crate) opens: PendingOpens,
+    pub(crate) queries: Queries,
     /// Sessions with replies to deliver.
     pub(crate) touched: Vec<SessionId>,
     pub(crate) placement: Placement,
@@ -179,6 +181,7 @@ impl<S: Service> Core<S> {
             replay: Replay::default(),
             leading: None,
             opens: PendingOpens::new(),
+            queries: Queries::default(),
             touched: Vec::with_capacity(SESSIONS_MAX),
             placement: Placement::default(),
             counters: Counters::default(),

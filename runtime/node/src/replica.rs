@@ -85,6 +85,11 @@ impl<S: Service> Replica<S> {
         (self.service.name(), self.service.version().0)
     }
 
+    /// Asks the service; see [`Service::query`].
+    pub fn query(&self, question: &[u8], answer: &mut Vec<u8>) -> bool {
+        self.service.query(question, answer)
+    }
+
     /// Applies the record behind `applied`.
     ///
     /// # Errors

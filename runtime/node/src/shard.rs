@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! reap       completions, sorted by kind; frames are parsed and requests become records on the way
+//! read       questions of this turn -> one read of consensus
 //! elect      timers, votes, the change of roles
 //! sequence   the leader's own records
-//! apply      (applied, committed] -> service -> replies, events
+//! apply      (applied, committed] -> service -> replies, events; then the questions that can be answered
 //! deliver    egress
 //! replicate  the new range -> every peer link; the follower's acknowledgement
 //! write      the same range -> the file
@@ -68,11 +69,13 @@ impl<S: Service, E: Env> Shard<S, E> {
         let Self { env, core, .. } = self;
         core.now = env.now();
         let events = env.reap(&mut |event| core.on_event(event));
+        core.begin_reads(env);
         core.elect(env);
         core.sequence_own();
         core.note_appended();
         let more = core.apply(env);
         core.settle();
+        core.answer_queries();
         core.deliver();
         core.replicate(env);
         core.write_log(env);

@@ -2,7 +2,7 @@
 //!
 //! A connection begins with [`Hello`]. The leader of the shard answers [`Welcome`]; any other replica answers
 //! [`Redirect`]; who is not wanted gets [`Refused`] with a reason. Then [`Request`]s flow one way and
-//! [`Reply`]s (one per request, in order) and [`Event`]s the other. Requests of a session are numbered from 1 without
+//! [`Reply`]s (one per request, in order) and [`Event`]s the other. A [`Query`] is answered without a record. Requests of a session are numbered from 1 without
 //! gaps; what cannot be taken now is answered by [`Busy`] with the number to go on from, and everything behind it
 //! is dropped until that number comes. [`StatusRequest`] and [`Admin`] need no session.
 //!
@@ -89,6 +89,14 @@ block! {
     Ping = 6 {
         /// Comes back in the answer.
         token: U64,
+    }
+}
+block! {
+    /// A question that leaves no record; it sees all that was committed before it was asked. Needs no session. The
+    /// payload is the question.
+    Query = 7 {
+        /// Comes back in the answer.
+        query: U64,
     }
 }
 block! {
@@ -204,6 +212,21 @@ block! {
     }
 }
 
+block! {
+    /// The answer to [`Query`]; answers come in the order of the questions of a connection. The payload is the service's
+    /// answer.
+    QueryReply = 42 {
+        /// What the question carried.
+        query: U64,
+        /// The answer is from the state at this position.
+        position: U64,
+        /// See [`QueryStatus`].
+        status: u8,
+        /// Zero.
+        padding: [u8; 7],
+    }
+}
+
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident($inner:ty) { $($(#[$case_doc:meta])* $case:ident = $number:literal,)* }) => {
         $(#[$doc])*
@@ -254,6 +277,19 @@ codes! {
         ReplyForgotten = 2,
         /// The command is larger than `payload_size_max`; it was not applied, the number is used up.
         PayloadTooLarge = 3,
+    }
+}
+codes! {
+    /// How a question ended.
+    QueryStatus(u8) {
+        /// The payload is the answer.
+        Answered = 1,
+        /// The service answers no such question without a record: send it as a command.
+        Unsupported = 2,
+        /// The service failed on it, or its answer is too large.
+        Failed = 3,
+        /// Too many questions wait: ask again later.
+        Busy = 4,
     }
 }
 codes! {

@@ -45,6 +45,10 @@ id!(
     RequestNumber(u64), "request "
 );
 id!(
+    /// Counts a client's questions from 1.
+    QueryNumber(u64), "query "
+);
+id!(
     /// Identity of a cluster, derived from its name (see [`ClusterId::of_name`]).
     ClusterId(u64), "cluster "
 );

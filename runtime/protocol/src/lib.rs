@@ -29,7 +29,8 @@ pub mod status;
 pub mod time;
 
 pub use ids::{
-    ClusterId, Incarnation, NodeId, Position, RequestNumber, ServiceVersion, SessionId, ShardId, Term, TimerId,
+    ClusterId, Incarnation, NodeId, Position, QueryNumber, RequestNumber, ServiceVersion, SessionId, ShardId, Term,
+    TimerId,
 };
 pub use membership::{Membership, MembershipChange, MembershipError, NodeSet};
 pub use time::{Instant, Timestamp};

@@ -25,6 +25,10 @@ pub const WINDOW_LEN_MAX: u64 = 4096;
 /// Bytes of remembered replies per session. Beyond, the oldest are forgotten: a repeated request is then answered
 /// with `ReplyForgotten`, never executed again.
 pub const REPLY_RING_SIZE: usize = 4 * 1024 * 1024;
+/// Questions (reads without a record) of one shard that wait to be answered. More: the client is told `Busy`.
+pub const QUERIES_LEN_MAX: usize = 1024;
+/// Bytes of such questions. More: as above.
+pub const QUERIES_SIZE_MAX: usize = 256 * 1024;
 /// Connections of one shard, clients and peers. More: the connection is closed at once.
 pub const LINKS_MAX: usize = 1024;
 /// Timers of one service instance. More: the service's call returns an error.
@@ -37,6 +41,7 @@ pub const EVENTS_PER_RECORD_MAX: usize = 4096;
 /// Bytes of all events of one applied record. More: the service's call returns an error.
 pub const EVENT_BYTES_PER_RECORD_MAX: usize = 1024 * 1024;
 
+const _: () = assert!(PAYLOAD_SIZE_MAX <= QUERIES_SIZE_MAX, "one question of any size can wait");
 const _: () = assert!(RECORD_SIZE_MAX <= APPEND_SIZE_MAX, "one record always fits one append frame");
 const _: () = assert!(REPLY_SIZE_MAX + 64 <= REPLY_RING_SIZE, "the latest reply can always be remembered");
 const _: () =

@@ -81,6 +81,15 @@ pub trait Service: 'static {
     /// Applies one command. What [`Context::reply`] was given is the reply; without a call the reply is empty.
     fn apply(&mut self, context: &mut Context<'_>, command: &[u8]);
 
+    /// Answers a question without changing anything: it leaves no record and is asked on the leader only, of a state that
+    /// has everything that was committed before the question came in. `answer` is empty and takes at most
+    /// [`evershard_protocol::limits::REPLY_SIZE_MAX`] bytes. `false`: not a question this service answers in this
+    /// way; the client sends it as a command.
+    fn query(&self, question: &[u8], answer: &mut Vec<u8>) -> bool {
+        let _ = (question, answer);
+        false
+    }
+
     /// A session was opened; [`Context::session`] names it.
     fn on_session_open(&mut self, context: &mut Context<'_>) {
         let _ = context;

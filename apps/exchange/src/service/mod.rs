@@ -220,6 +220,18 @@ impl Service for Exchange {
         }
     }
 
+    fn query(&self, question: &[u8], answer: &mut Vec<u8>) -> bool {
+        match Command::decode(question) {
+            Ok(Command::Order(_)) => return false,
+            Ok(Command::Depth(query)) => self.on_depth(answer, &query),
+            Ok(Command::Orders(query)) => self.on_orders(answer, &query),
+            Ok(Command::Trades(query)) => self.on_trades(answer, &query),
+            Ok(Command::Symbols) => self.on_symbols(answer),
+            Err(error) => encode::failure(answer, error),
+        }
+        true
+    }
+
     fn digest(&self) -> Digest {
         self.state_digest()
     }

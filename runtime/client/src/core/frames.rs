@@ -4,18 +4,18 @@
 //! |---|---|---|
 //! | `Welcome` | open | malformed |
 //! | `Redirect`, `Refused` | as they say | as they say |
-//! | `Reply`, `Event`, `Busy`, `Pong` | malformed | as they say |
+//! | `Reply`, `QueryReply`, `Event`, `Busy`, `Pong` | malformed | as they say |
 //! | anything else | malformed | malformed |
 //!
 //! "Malformed" ends the connection, nothing else: the session goes on at the next endpoint.
 
 use evershard_protocol::client::{
-    Busy, Event, NOBODY, PROTOCOL_MAX, PROTOCOL_MIN, Pong, Promise, Redirect, Refused, RefusedCode, Reply, ReplyStatus,
-    Welcome,
+    Busy, Event, NOBODY, PROTOCOL_MAX, PROTOCOL_MIN, Pong, Promise, QueryReply, QueryStatus, Redirect, Refused,
+    RefusedCode, Reply, ReplyStatus, Welcome,
 };
 use evershard_protocol::frame::{Block, Frame, FrameError};
 use evershard_protocol::limits::PAYLOAD_SIZE_MAX;
-use evershard_protocol::{Instant, NodeId, Position, RequestNumber, SessionId};
+use evershard_protocol::{Instant, NodeId, Position, QueryNumber, RequestNumber, SessionId};
 
 use super::{ClientEvent, PAUSE_MAX_NS, PAUSE_NS, Phase, Session};
 use crate::error::{SessionError, Trouble};
@@ -49,6 +49,10 @@ impl Session {
         if frame.is::<Reply>() {
             let (reply, payload) = frame.read::<Reply>()?;
             return self.on_reply(&reply, payload, now);
+        }
+        if frame.is::<QueryReply>() {
+            let (reply, payload) = frame.read::<QueryReply>()?;
+            return self.on_answer(&reply, payload, now);
         }
         if frame.is::<Event>() {
             let (event, payload) = frame.read::<Event>()?;
@@ -86,6 +90,15 @@ impl Session {
         self.strikes = 0;
         let position = Position(reply.position.get());
         Ok(Some(ClientEvent::Reply { request, position, status, promise, payload }))
+    }
+
+    fn on_answer<'a>(&mut self, reply: &QueryReply, payload: &'a [u8], now: Instant) -> Outcome<'a> {
+        let status = QueryStatus::from_number(reply.status).ok_or(FrameError::Field("status"))?;
+        let awaited = self.queries.on_answer(reply.query.get()).ok_or(FrameError::Field("query"))?;
+        self.progress_at = now;
+        self.strikes = 0;
+        let (query, position) = (QueryNumber(reply.query.get()), Position(reply.position.get()));
+        Ok(awaited.then_some(ClientEvent::Answer { query, position, status, payload }))
     }
 
     fn on_busy<'a>(&mut self, busy: &Busy, now: Instant) -> Outcome<'a> {
@@ -134,6 +147,7 @@ impl Session {
         self.payload_size_max = PAYLOAD_SIZE_MAX.min(welcome.payload_size_max.get() as usize);
         self.phase = Phase::Open;
         self.cursor = first;
+        self.queries.restart();
         self.pause.until = None;
         self.progress_at = now;
         let resent = self.sent_end.0 - first.0;

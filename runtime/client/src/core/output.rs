@@ -23,8 +23,22 @@ impl Session {
         if self.pause.until.is_some_and(|until| until <= now) {
             self.pause.until = None;
         }
+        if self.queries.is_due() {
+            self.begin_awaiting(now);
+            self.queries.put(out);
+        }
         if self.cursor < self.queue.next() && self.pause.until.is_none() {
             self.put_requests(out, now);
+        }
+    }
+
+    /// Something is about to be sent that will be answered.
+    fn begin_awaiting(&mut self, now: Instant) {
+        if !self.is_owed() {
+            self.progress_at = now;
+        }
+        if !self.is_awaiting() {
+            self.awaiting_since = now;
         }
     }
 
@@ -57,12 +71,7 @@ impl Session {
     fn put_requests(&mut self, out: &mut Vec<u8>, now: Instant) {
         let first = self.queue.first();
         assert!(first <= self.cursor, "answered requests are not sent");
-        if self.sent_end == first {
-            self.progress_at = now;
-        }
-        if !self.is_awaiting() {
-            self.awaiting_since = now;
-        }
+        self.begin_awaiting(now);
         let end = self.queue.next().min(RequestNumber(first.0 + self.window_len));
         while self.cursor < end {
             let block = Request { request: self.cursor.0.into(), first_unanswered: first.0.into() };

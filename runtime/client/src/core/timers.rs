@@ -42,7 +42,7 @@ impl Session {
         if self.is_awaiting() {
             next = next.min(self.silence_deadline());
         }
-        if self.queue.first() < self.sent_end {
+        if self.is_owed() {
             next = next.min(self.progress_at.after(self.config.stall_max_ns));
         }
         next
@@ -52,7 +52,7 @@ impl Session {
         if self.is_awaiting() && self.silence_deadline() <= now {
             return self.lose(now, Trouble::Silent);
         }
-        if self.queue.first() < self.sent_end && self.progress_at.after(self.config.stall_max_ns) <= now {
+        if self.is_owed() && self.progress_at.after(self.config.stall_max_ns) <= now {
             return self.lose(now, Trouble::Stalled);
         }
         if !self.ping_awaited && self.quiet_since().after(self.config.ping_after_ns) <= now {
@@ -66,7 +66,12 @@ impl Session {
 
     /// True if the server owes something on this connection.
     pub(super) fn is_awaiting(&self) -> bool {
-        self.ping_awaited || self.queue.first() < self.cursor
+        self.ping_awaited || self.queue.first() < self.cursor || self.queries.is_awaiting()
+    }
+
+    /// True if a request was sent, on any connection, or a question on this one, and is not answered.
+    pub(super) fn is_owed(&self) -> bool {
+        self.queue.first() < self.sent_end || self.queries.is_awaiting()
     }
 
     fn silence_deadline(&self) -> Instant {

@@ -5,8 +5,8 @@
 use evershard_client::ClientEvent;
 use evershard_client::core::{Session, SessionConfig, Want};
 use evershard_protocol::client::{
-    Busy, BusyReason, Close, Event, Hello, NOBODY, Ping, Pong, Promise, Redirect, Refused, RefusedCode, Reply,
-    ReplyStatus, Request, Welcome,
+    Busy, BusyReason, Close, Event, Hello, NOBODY, Ping, Pong, Promise, Query, QueryReply, QueryStatus, Redirect,
+    Refused, RefusedCode, Reply, ReplyStatus, Request, Welcome,
 };
 use evershard_protocol::frame::{Block, Frame, put};
 use evershard_protocol::time::{MILLISECOND_NS, SECOND_NS};
@@ -20,6 +20,7 @@ pub const SESSION: u64 = 4096;
 pub enum Said {
     Hello { session: u64, token: u64, first_unanswered: u64 },
     Request { request: u64, first_unanswered: u64, payload: Vec<u8> },
+    Query { query: u64, payload: Vec<u8> },
     Ping,
     Close,
 }
@@ -28,6 +29,7 @@ pub enum Said {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Told {
     Reply { request: u64, status: ReplyStatus, payload: Vec<u8> },
+    Answer { query: u64, payload: Vec<u8> },
     Event(Vec<u8>),
     Reconnected { resent: u64 },
 }
@@ -143,6 +145,7 @@ pub fn tell(event: ClientEvent<'_>) -> Told {
         ClientEvent::Reply { request: RequestNumber(request), status, payload, .. } => {
             Told::Reply { request, status, payload: payload.to_vec() }
         }
+        ClientEvent::Answer { query, payload, .. } => Told::Answer { query: query.0, payload: payload.to_vec() },
         ClientEvent::Event { payload, .. } => Told::Event(payload.to_vec()),
         ClientEvent::Reconnected { resent, .. } => Told::Reconnected { resent },
     }
@@ -167,6 +170,9 @@ pub fn parse_frame(frame: &Frame<'_>) -> Said {
     if let Ok((request, payload)) = frame.read::<Request>() {
         let (request, first_unanswered) = (request.request.get(), request.first_unanswered.get());
         return Said::Request { request, first_unanswered, payload: payload.to_vec() };
+    }
+    if let Ok((query, payload)) = frame.read::<Query>() {
+        return Said::Query { query: query.query.get(), payload: payload.to_vec() };
     }
     if let Ok((hello, _)) = frame.read::<Hello>() {
         assert_eq!((hello.shard.get(), hello.cluster.get()), (3, 9));
@@ -219,6 +225,11 @@ pub fn reply_with(request: u64, status: ReplyStatus, payload: &[u8]) -> Vec<u8> 
         padding: [0; 6],
     };
     frame(&block, payload)
+}
+
+pub fn answer(query: u64, payload: &[u8]) -> Vec<u8> {
+    let status = QueryStatus::Answered as u8;
+    frame(&QueryReply { query: query.into(), position: 640.into(), status, padding: [0; 7] }, payload)
 }
 
 pub fn event(payload: &[u8]) -> Vec<u8> {

@@ -36,6 +36,7 @@ fn check_stream(client: &mut Client, count: u64, size: usize) -> usize {
                 assert_eq!((&payload[..8], payload.len()), (&answered.to_le_bytes()[..], size));
             }
             ClientEvent::Reconnected { .. } => reconnected += 1,
+            ClientEvent::Answer { .. } => panic!("nothing was asked"),
             ClientEvent::Event { .. } => panic!("the server tells nothing unasked"),
         });
         assert!(polled.expect("the session lives") > 0);

@@ -285,3 +285,22 @@ fn close_comes_after_the_requests_and_ends_the_session() {
     assert_eq!(parse(&client.out), [Said::Close]);
     assert_eq!(client.session.failure(), Some(&SessionError::Closed));
 }
+
+#[test]
+fn questions_are_asked_again_on_the_next_connection_until_they_are_answered() {
+    let mut harness = Harness::open(&["a:1", "b:1"]);
+    let ask = |harness: &mut Harness, text: &str| harness.session.query(text.as_bytes()).expect("room").0;
+    assert_eq!((ask(&mut harness, "one"), ask(&mut harness, "two")), (1, 2));
+    let said = |query, text: &str| Said::Query { query, payload: text.as_bytes().to_vec() };
+    assert_eq!(harness.said(), [said(1, "one"), said(2, "two")]);
+    let told = |query, text: &str| Told::Answer { query, payload: text.as_bytes().to_vec() };
+    assert_eq!(harness.feed(&answer(1, b"1")), [told(1, "1")]);
+    harness.session.on_disconnected(harness.now, Trouble::Closed);
+    let address = harness.session.address().to_owned();
+    harness.resume(&address, 0);
+    assert_eq!(harness.said(), [said(2, "two")], "what was answered is not asked again");
+    assert_eq!(harness.feed(&answer(2, b"2")), [told(2, "2")]);
+    assert_eq!(harness.session.unanswered_queries(), 0);
+    harness.feed(&answer(7, b"?"));
+    assert!(!harness.session.is_linked(), "an answer to what nobody asked is no answer");
+}

@@ -90,6 +90,7 @@ fn answer_to(frame: &Frame<'_>, script: Script, memory: &mut Memory) -> Option<V
     match parse_frame(frame) {
         Said::Hello { .. } => Some(welcome(memory.applied.len() as u64)),
         Said::Request { request, payload, .. } => Some(on_request(request, payload, script, memory)),
+        Said::Query { query, payload } => Some(answer(query, &payload)),
         Said::Ping => Some(pong()),
         Said::Close => None,
     }
