@@ -3,7 +3,7 @@
 use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::peer::{PeerMessage, Vote, VoteReply};
 use evershard_protocol::time::MILLISECOND_NS;
-use evershard_protocol::{Instant, NodeId, Term};
+use evershard_protocol::{Instant, NodeId, Position, Term};
 
 use crate::progress::Grant;
 use crate::raft::TERM_MAX;
@@ -138,6 +138,9 @@ impl Raft {
         if asked && reply.granted {
             let grant = if reply.recovering { Grant::Recovering } else { Grant::Sound };
             self.peers[index].grant = Some(grant);
+            if self.role == Role::Candidate {
+                self.note_floor(index, reply.term, Position::ZERO);
+            }
             self.count_votes();
         }
     }

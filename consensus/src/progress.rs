@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use evershard_protocol::peer::{Append, AppendReply};
-use evershard_protocol::{Instant, NodeId, Position};
+use evershard_protocol::{Instant, NodeId, Position, Term};
 
 use crate::read::DRIFT_DIVISOR;
 use crate::rounds::{Round, Rounds};
@@ -30,6 +30,9 @@ pub(crate) struct Peer {
     pub(crate) mode: Mode,
     /// Where the next append begins.
     pub(crate) next: Position,
+    /// A term it had saved, and what was committed and on its stable storage, as it last said: for when it comes back with
+    /// less. Kept for as long as this replica runs.
+    pub(crate) floor: (Term, Position),
     /// It has left the configuration with the record that ends here, and is fed until it has been told so.
     pub(crate) farewell: Option<Position>,
     /// The latest read whose number went out to it, and the latest whose round it has answered.
@@ -108,6 +111,7 @@ impl Peer {
             durable: Position::ZERO,
             mode: Mode::Probe { waiting: false, enquiry: false },
             next: Position::ZERO,
+            floor: (Term(0), Position::ZERO),
             farewell: None,
             told_read: 0,
             confirmed_read: 0,
@@ -275,7 +279,6 @@ pub const COMMIT_CARRIER_NS: u64 = 2 * evershard_protocol::time::MILLISECOND_NS;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evershard_protocol::Term;
 
     const HEARTBEAT_NS: u64 = 20_000_000;
 

@@ -39,6 +39,9 @@ pub struct Raft {
     /// The log was cut since `durable` was last reported, which may therefore be lower next time.
     pub(crate) cut: bool,
 
+    /// Term and end of the log that the disk had when this life began.
+    pub(crate) restored: (Term, Position),
+
     /// The latest instant seen, and the latest tick.
     pub(crate) now: Instant,
     pub(crate) ticked_at: Instant,
@@ -111,6 +114,7 @@ impl Raft {
             leader_heard: now,
             commit: commit.min(terms.last()),
             durable,
+            restored: (hard.term, terms.last()),
             terms,
             cut: false,
             now,
@@ -278,6 +282,33 @@ impl Raft {
         if self.leader == Some(peer) {
             self.on_leader_lost();
         }
+    }
+
+    /// A peer remembers what this replica said in an earlier life (or in a `later` one): if the disk had less when this
+    /// life began, it was put back to an earlier state, and this replica's word counts no more until a leader has brought
+    /// it up to date. True if that is so.
+    pub fn on_floor(&mut self, term: Term, durable: Position, later: bool) -> bool {
+        let (own_term, own_last) = self.restored;
+        let held = term <= own_term && durable <= own_last && !later;
+        if held || term > TERM_MAX {
+            return false;
+        }
+        self.hard.standing = Standing::Recovering;
+        self.become_follower(self.hard.term.max(term));
+        true
+    }
+
+    /// What `peer` once said, for the case that it comes back with less: see [`Raft::on_floor`].
+    #[must_use]
+    pub fn floor_of(&self, peer: NodeId) -> (Term, Position) {
+        self.peer_index(peer).map_or_else(Default::default, |index| self.peers[index].floor)
+    }
+
+    /// A peer had saved `term`, and holds `durable` of this leader's log.
+    pub(crate) fn note_floor(&mut self, index: usize, term: Term, durable: Position) {
+        let committed = durable.min(self.commit);
+        let floor = &mut self.peers[index].floor;
+        *floor = (floor.0.max(term), floor.1.max(committed));
     }
 
     /// Follows nobody yet in `term`, which is the current one or a later one.

@@ -79,6 +79,7 @@ impl Raft {
         if reply.received > self.terms.last() {
             return;
         }
+        self.note_floor(index, reply.term, reply.durable);
         let peer = &mut self.peers[index];
         peer.contact = Some(self.now);
         peer.on_positions(reply);

@@ -301,6 +301,7 @@ fn hostile(round: usize, random: &mut Random) -> Vec<u8> {
                 to: NodeId(0),
                 cluster: ClusterId::of_name("another"),
                 incarnation: Incarnation(u64::MAX),
+                heard: peer::Heard::default(),
                 term: Term(u64::MAX),
             };
             let mut bytes = Vec::with_capacity(1024);

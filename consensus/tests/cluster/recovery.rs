@@ -199,3 +199,39 @@ fn a_recovering_replica_raises_no_terms() {
     cluster.run_ms(3000);
     assert_eq!(cluster.raft(lossy).term(), term, "without a chance there is no candidature");
 }
+
+/// A disk that was put back to an earlier state verifies, and lacks what the replica said it had: a peer remembers.
+#[test]
+fn what_a_peer_remembers_is_held_against_the_disk() {
+    let mut cluster = Cluster::new(3, Setup::default());
+    let leader = cluster.elect();
+    let other = (leader + 1) % 3;
+    for _ in 0..10 {
+        cluster.propose(leader);
+        cluster.run_ms(20);
+    }
+    let (backup, hard) = (cluster.nodes[other].disk.clone(), cluster.nodes[other].hard);
+    for _ in 0..10 {
+        cluster.propose(leader);
+        cluster.run_ms(20);
+    }
+    let name = cluster.nodes[other].id;
+    let (term, durable) = cluster.raft(leader).floor_of(name);
+    assert_eq!((term, durable), (cluster.raft(leader).term(), cluster.raft(leader).commit()));
+    cluster.crash(other, true);
+    cluster.restart(other);
+    let raft = cluster.nodes[other].raft.as_mut().expect("it runs");
+    assert!(!raft.on_floor(term, durable, false), "nothing is missing");
+    cluster.crash(other, true);
+    cluster.nodes[other].disk = backup.clone();
+    cluster.nodes[other].log = backup;
+    cluster.nodes[other].hard = hard;
+    cluster.oracle.loss_allowed = true;
+    cluster.restart(other);
+    let raft = cluster.nodes[other].raft.as_mut().expect("it runs");
+    assert!(raft.on_floor(term, durable, false));
+    assert!(raft.hard_state_to_save().is_some_and(|hard| hard.standing == Standing::Recovering));
+    let sound = |cluster: &Cluster| cluster.raft(other).standing() == Standing::Sound && cluster.has_converged();
+    cluster.run_ms(10);
+    assert!(cluster.run_until(2000, sound).is_some(), "a leader brings it up to date");
+}

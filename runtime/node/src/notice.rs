@@ -34,6 +34,8 @@ pub enum Notice {
     Membership(Position, Membership),
     /// Leadership is being handed to another node.
     Transfer(NodeId),
+    /// A peer remembers more of this replica than its disk has: what it heard, term and durable position.
+    PutBack(NodeId, Term, Position),
     /// This replica's acknowledgements count again.
     Sound,
 }
@@ -107,6 +109,15 @@ impl Notice {
                 tracing::info!(node, shard, position = position.0, "the configuration is now {membership}");
             }
             Self::Transfer(to) => tracing::info!(node, shard, to = to.0, "handing leadership over"),
+            Self::PutBack(peer, term, durable) => tracing::error!(
+                node,
+                shard,
+                peer = peer.0,
+                term = term.0,
+                durable = durable.0,
+                "the peer has heard more from this replica than its disk holds: the data directory was put back to an \
+                 earlier state, from a backup perhaps. It does not count until a leader has brought it up to date"
+            ),
             Self::Sound => tracing::info!(node, shard, "this replica's acknowledgements count again"),
         }
     }

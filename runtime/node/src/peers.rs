@@ -4,11 +4,11 @@ use evershard_consensus::Taken;
 use evershard_protocol::frame::{Frame, FrameError};
 use evershard_protocol::limits::{APPEND_SIZE_MAX, NODES_MAX, RECORD_SIZE_MAX};
 use evershard_protocol::peer::{
-    self, APPEND_OVERHEAD, Append, Hello, PROTOCOL_MAX, PROTOCOL_MIN, PeerFrame, PeerMessage, RefusedCode,
+    self, APPEND_OVERHEAD, Append, Heard, Hello, PROTOCOL_MAX, PROTOCOL_MIN, PeerFrame, PeerMessage, RefusedCode,
 };
 use evershard_protocol::record::Record;
 use evershard_protocol::time::MILLISECOND_NS;
-use evershard_protocol::{Instant, NodeId, NodeSet, Position};
+use evershard_protocol::{Incarnation, Instant, NodeId, NodeSet, Position};
 use evershard_service::Service;
 
 use crate::core::Core;
@@ -46,6 +46,8 @@ struct Peer {
     asked: Option<u64>,
     /// How far it has applied, as it last said.
     applied: Position,
+    /// Its life, as it last said; 0 before it has said anything.
+    incarnation: Incarnation,
 }
 
 impl Peer {
@@ -58,6 +60,7 @@ impl Peer {
             feed: None,
             asked: None,
             applied: Position::ZERO,
+            incarnation: Incarnation(0),
         }
     }
 }
@@ -235,6 +238,7 @@ impl<S: Service> Core<S> {
             return;
         }
         let node = hello.from;
+        self.hear_of_earlier_life(hello);
         let dialled = self.links.get(id).is_some_and(|link| link.role == Role::Peer(node));
         if !dialled {
             let answer = self.hello_to(node);
@@ -248,6 +252,7 @@ impl<S: Service> Core<S> {
         peer.dial_ns = DIAL_NS_MIN;
         peer.feed = None;
         peer.applied = Position::ZERO;
+        peer.incarnation = hello.incarnation;
         match before {
             Contact::Up(old) if old != id => {
                 // The peer has come back before its old connection was found broken.
@@ -285,7 +290,24 @@ impl<S: Service> Core<S> {
         Ok(())
     }
 
+    /// The peer tells what it remembers of this replica.
+    fn hear_of_earlier_life(&mut self, hello: &Hello) {
+        let (heard, own) = (hello.heard, self.identity.incarnation);
+        // What was said in this life is known here.
+        if heard.incarnation == own || heard.incarnation == Incarnation(0) {
+            return;
+        }
+        // A later life than this one has been: the disk is an older image, whatever it holds.
+        let later = heard.incarnation > own;
+        if self.raft.on_floor(heard.term, heard.durable, later) {
+            self.notice(Notice::PutBack(hello.from, heard.term, heard.durable));
+        }
+    }
+
     fn hello_to(&self, to: NodeId) -> Hello {
+        let incarnation =
+            self.peers.peers.iter().find(|peer| peer.id == to).map_or(Incarnation(0), |peer| peer.incarnation);
+        let (heard_term, heard_durable) = self.raft.floor_of(to);
         Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
@@ -295,6 +317,7 @@ impl<S: Service> Core<S> {
             cluster: self.identity.cluster,
             incarnation: self.identity.incarnation,
             term: self.raft.term(),
+            heard: Heard { incarnation, term: heard_term, durable: heard_durable },
         }
     }
 

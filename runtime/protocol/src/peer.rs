@@ -132,6 +132,19 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// The speaker's term.
     pub term: Term,
+    /// What the speaker last heard from the listener, so that a listener that was put back to an earlier state notices.
+    pub heard: Heard,
+}
+
+/// What a replica once said to another, as that one remembers it; it does not survive its process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Heard {
+    /// The life in which it was said; 0 if nothing was heard.
+    pub incarnation: Incarnation,
+    /// A term that was on its stable storage.
+    pub term: Term,
+    /// It had everything up to here on its stable storage, and it is committed.
+    pub durable: Position,
 }
 
 /// Why a peer was refused. The numbers are on the wire for ever.
@@ -164,6 +177,7 @@ macro_rules! block {
 block! { HelloBlock = 1 {
     protocol_min: U16, protocol_max: U16, shard: U16, from: u8, to: u8,
     cluster: U64, incarnation: U64, term: U64,
+    heard_incarnation: U64, heard_term: U64, heard_durable: U64,
 } }
 block! { RefusedBlock = 2 { code: U16, padding: [u8; 6], } }
 block! { AppendBlock = 3 {
@@ -212,6 +226,9 @@ pub fn put_hello(out: &mut Vec<u8>, hello: &Hello) -> Result<(), Full> {
         cluster: hello.cluster.0.into(),
         incarnation: hello.incarnation.0.into(),
         term: hello.term.0.into(),
+        heard_incarnation: hello.heard.incarnation.0.into(),
+        heard_term: hello.heard.term.0.into(),
+        heard_durable: hello.heard.durable.0.into(),
     };
     frame::put(out, &block, &[])
 }
@@ -367,6 +384,11 @@ pub fn read<'a>(frame: &Frame<'a>) -> Result<PeerFrame<'a>, FrameError> {
             cluster: ClusterId(block.cluster.get()),
             incarnation: Incarnation(block.incarnation.get()),
             term: Term(block.term.get()),
+            heard: Heard {
+                incarnation: Incarnation(block.heard_incarnation.get()),
+                term: Term(block.heard_term.get()),
+                durable: Position(block.heard_durable.get()),
+            },
         }));
     }
     let (block, reason) = frame.read::<RefusedBlock>()?;
