@@ -9,3 +9,7 @@ mod confchange;
 mod coverage;
 mod datadriven;
 mod quorums;
+mod script;
+mod scripts;
+#[path = "../stage/mod.rs"]
+mod stage;
