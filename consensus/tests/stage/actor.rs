@@ -44,6 +44,8 @@ pub struct Actor {
     pub hard: HardState,
     pub saves_held: bool,
     pub writes_held: bool,
+    /// Its send buffers have no room for data.
+    pub full: bool,
     pub saving: Option<HardState>,
     pub writing: VecDeque<Vec<Record>>,
     dirty: bool,
@@ -62,6 +64,7 @@ impl Actor {
             hard: HardState { term, ..HardState::NEW },
             saves_held: false,
             writes_held: false,
+            full: false,
             saving: None,
             writing: VecDeque::new(),
             dirty: false,
@@ -213,9 +216,10 @@ impl Actor {
     pub fn letters(&mut self) -> Vec<(NodeId, Letter)> {
         let (log, base) = (&self.log, self.base.position);
         let (raft, now) = (self.raft.as_mut().expect("it runs"), self.now);
+        let room = if self.full { 0 } else { APPEND_SIZE_MAX as u64 };
         let mut letters = vec![];
         for peer in raft.peers().collect::<Vec<_>>() {
-            while let Some(mut append) = raft.plan_append(peer, now, APPEND_SIZE_MAX as u64) {
+            while let Some(mut append) = raft.plan_append(peer, now, room) {
                 let data = records(log, base, &append);
                 assert!(append.size == 0 || !data.is_empty(), "every record fits");
                 append.size = data.len() as u64 * RECORD_SIZE;

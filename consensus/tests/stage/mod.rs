@@ -22,6 +22,8 @@ pub struct Plot {
     pub learners: Vec<u8>,
     /// All logs begin with a snapshot of so many records, of term 0.
     pub index: u64,
+    /// All know of this term, or of the last one in their log.
+    pub term: u64,
     pub durability: Durability,
     pub timing: Timing,
     pub inflight_size_max: u64,
@@ -34,6 +36,7 @@ impl Default for Plot {
             voters: vec![1, 2, 3],
             learners: vec![],
             index: 10,
+            term: 0,
             durability: Durability::Durable,
             timing: Timing::default(),
             inflight_size_max: 16 * RECORD_SIZE,
@@ -78,7 +81,7 @@ impl Stage {
         };
         let base = SnapshotMark { position, term: Term(0), membership };
         let log = terms.iter().enumerate().map(record).collect();
-        let term = Term(terms.last().copied().unwrap_or(0));
+        let term = Term(terms.last().copied().unwrap_or(0).max(plot.term));
         self.actors.insert(id, Actor::new(config, base, log, term));
         self.tag = self.tag.max(1_000_000);
         for other in self.ids() {
