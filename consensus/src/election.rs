@@ -5,7 +5,8 @@ use evershard_protocol::peer::{PeerMessage, Vote, VoteReply};
 use evershard_protocol::time::MILLISECOND_NS;
 use evershard_protocol::{Instant, NodeId, Position, Term};
 
-use crate::progress::Grant;
+use crate::progress::{Grant, Peer};
+use crate::quorum::{VoteOutcome, vote_outcome};
 use crate::raft::TERM_MAX;
 use crate::{Output, Raft, Role, Standing};
 
@@ -175,7 +176,7 @@ impl Raft {
 
     /// When a leader that hears no more from anyone steps down.
     pub(crate) fn quorum_deadline(&self) -> Instant {
-        let heard = |peer: &crate::progress::Peer| peer.contact.unwrap_or_default().max(self.quorum_since);
+        let heard = |peer: &Peer| peer.contact.unwrap_or_default().max(self.quorum_since);
         self.rank_of_quorum(self.now, heard).after(self.timing.election_max_ns)
     }
 
@@ -208,7 +209,8 @@ impl Raft {
             Some(Grant::Recovering) => bugs::is_on(Bug::RecoveringCounts),
             grant => grant == Some(Grant::Sound),
         };
-        let by_quorum = own_sound && self.rank_of_quorum(true, |peer| sound(peer.grant));
+        // Refusals are not kept: a campaign that is lost ends with its timer.
+        let by_quorum = own_sound && self.vote_outcome(|peer| sound(peer.grant).then_some(true)) == VoteOutcome::Won;
         let by_all = self.holds_of_all(true, |peer| peer.grant.is_some());
         if !by_quorum && !by_all {
             return;
@@ -218,6 +220,16 @@ impl Raft {
             Role::Candidate => self.become_leader(!by_quorum),
             Role::Follower | Role::Leader => unreachable!("only a campaign counts votes"),
         }
+    }
+
+    /// What the peers' answers and the own vote come to.
+    fn vote_outcome(&self, answer: impl Fn(&Peer) -> Option<bool>) -> VoteOutcome {
+        vote_outcome(&self.membership, |node| {
+            if node == self.id {
+                return Some(true);
+            }
+            self.peer_index(node).and_then(|index| answer(&self.peers[index]))
+        })
     }
 
     fn become_leader(&mut self, elected_by_all: bool) {

@@ -117,7 +117,7 @@ mod follower;
 mod membership;
 mod output;
 mod progress;
-mod quorum;
+pub mod quorum;
 mod raft;
 mod random;
 mod read;

@@ -12,7 +12,7 @@ use evershard_protocol::peer::{PeerMessage, TimeoutNow};
 use evershard_protocol::{Membership, MembershipChange, MembershipError, NodeId, NodeSet, Position};
 
 use crate::progress::{Mode, Peer};
-use crate::quorum::{quorum_of, rank};
+use crate::quorum::reached;
 use crate::{Output, Raft, Role};
 
 /// Configurations that are remembered with their positions. More: the oldest is forgotten, it was committed long ago,
@@ -293,15 +293,7 @@ impl Raft {
             }
             self.peer_index(node).map_or_else(T::default, |index| value(&self.peers[index]))
         };
-        let ranked = |set: NodeSet| rank(set.iter().map(of_node), quorum_of(set.len()));
-        let Membership { voters, outgoing, .. } = self.membership;
-        if voters.is_empty() {
-            return T::default();
-        }
-        if outgoing.is_empty() || bugs::is_on(Bug::JointOneMajority) {
-            return ranked(voters);
-        }
-        ranked(voters).min(ranked(outgoing))
+        reached(&self.membership, of_node)
     }
 
     /// Whether this holds of every voter; `own` says it of this replica.

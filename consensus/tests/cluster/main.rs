@@ -1,6 +1,7 @@
 //! Raft in a small deterministic network: scenarios, and a swarm of random ones.
 
 mod acknowledgements;
+mod bugs;
 mod elections;
 mod membership;
 mod network;

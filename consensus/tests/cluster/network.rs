@@ -35,6 +35,8 @@ pub struct Setup {
     /// In a thousand: letters lost, and whether a link's letters overtake each other and arrive twice.
     pub loss: u64,
     pub unruly: bool,
+    /// In a thousand: duty cycles in which a node's send buffers have no room for data.
+    pub full: u64,
     /// So many nodes are voters from the start, the others join; all if not given.
     pub voters: Option<usize>,
 }
@@ -54,6 +56,7 @@ impl Default for Setup {
             delay_ns: 0,
             loss: 0,
             unruly: false,
+            full: 0,
             voters: None,
         }
     }
@@ -301,6 +304,7 @@ impl Cluster {
     /// Every letter arrives again and in order, and every running pair has a link.
     pub fn heal(&mut self) {
         self.setup.loss = 0;
+        self.setup.full = 0;
         self.setup.unruly = false;
         for a in 0..self.nodes.len() {
             self.nodes[a].paused = false;
@@ -440,7 +444,9 @@ impl Cluster {
             self.append_own(index, self.setup.record_size, Some(next));
         }
         self.nodes[index].begin_writes(now.after(self.setup.save_ns), now.after(self.setup.flush_ns));
-        for (to, letter) in self.nodes[index].write_letters(now, self.setup.append_size_max) {
+        let full = self.setup.full > 0 && self.roll(1000) < self.setup.full;
+        let room = if full { 0 } else { self.setup.append_size_max };
+        for (to, letter) in self.nodes[index].write_letters(now, room) {
             self.post(index, usize::from(to.0), letter);
         }
     }
