@@ -251,8 +251,9 @@ impl Peer {
     pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
         (self.id, self.connected, self.contact.is_some(), self.grant, self.recovering).hash(hasher);
         (self.received, self.durable, self.mode, self.next, self.farewell, self.told_commit).hash(hasher);
-        // Rounds only ever grow; what matters is how they lie to each other.
-        (self.round.saturating_sub(self.since), self.since > self.round).hash(hasher);
+        // Answers under way name rounds, so these count as they are.
+        (self.round, self.since, self.told_read, self.confirmed_read).hash(hasher);
+        self.rounds.hash_state(hasher);
     }
 
     /// The answer is about the `next` that the leader has in mind now.

@@ -22,7 +22,7 @@ use crate::{Raft, Role};
 pub const DRIFT_DIVISOR: u64 = 64;
 
 /// A read that has begun: see [`Raft::begin_read`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Read {
     /// Answer with the state at this position or later.
     pub position: Position,

@@ -1,5 +1,7 @@
 //! The rounds that went out to one peer and were not answered yet.
 
+use std::hash::{Hash, Hasher};
+
 use evershard_protocol::Instant;
 
 /// Rounds under way to one peer. More: reads wait for an answer before they ask again; of heartbeats the oldest is
@@ -49,6 +51,14 @@ impl Rounds {
             answered = Some(self.pop()).filter(|round| round.number == number);
         }
         answered
+    }
+
+    /// The rounds without their instants; see [`crate::Raft::hash_state`].
+    pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
+        for at in self.oldest..self.oldest + self.len {
+            let round = &self.ring[at % ROUNDS_LEN_MAX];
+            (round.number, round.read).hash(hasher);
+        }
     }
 
     fn pop(&mut self) -> Round {
