@@ -240,6 +240,10 @@ impl<S: Service> Core<S> {
 struct Terms<'a>(&'a TermTable);
 
 impl History for Terms<'_> {
+    fn run_end(&self, position: Position) -> Position {
+        self.0.run_end(position)
+    }
+
     fn runs(&self, each: &mut dyn FnMut(Term, Position)) {
         self.0.runs().for_each(|(term, start)| each(term, start));
     }
