@@ -90,6 +90,13 @@ impl Disk {
         }
     }
 
+    /// The power goes, and of each write in flight, oldest first, these sectors are there.
+    pub fn tear(&mut self, written: &[fn(usize) -> bool]) {
+        for ((write, bytes), written) in std::mem::take(&mut self.in_flight).into_iter().zip(written) {
+            self.apply(&write, &bytes, written);
+        }
+    }
+
     fn apply(&mut self, write: &Write, bytes: &[u8], mut written: impl FnMut(usize) -> bool) {
         let file = self.files.get_mut(&write.segment).expect("a prepared segment");
         let offset = usize::try_from(write.offset).expect("small");
