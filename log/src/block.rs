@@ -4,12 +4,12 @@
 //! |---|---|---|---|
 //! | 0 | 8 | magic | `EVSBLOCK` |
 //! | 8 | 4 | header_checksum | CRC-32C of bytes 12..128 |
-//! | 12 | 4 | content_checksum | CRC-32C of the `used` bytes behind the header |
-//! | 16 | 2 | format | version of this layout, 1 |
+//! | 12 | 4 | content_checksum | CRC-32C of the `used` bytes behind the header and the copy |
+//! | 16 | 2 | format | version of this layout, 2 |
 //! | 18 | 2 | kind | 1 data, 2 segment start |
 //! | 20 | 4 | used | content bytes; the rest of the block is zero |
 //! | 24 | 2 | size | of the whole block, in units of 4096 bytes |
-//! | 26 | 2 | zero_sectors | 512-byte sectors of header and content that were entirely zero as written |
+//! | 26 | 2 | zero_sectors | 512-byte sectors of header, copy and content that were entirely zero as written |
 //! | 28 | 4 | chain | `header_checksum` of the block before, 0 for the first |
 //! | 32 | 8 | sequence | counts the blocks of this log from 1 |
 //! | 40 | 8 | settled | all blocks up to this sequence were known durable when this one was planned |
@@ -19,12 +19,22 @@
 //! | 72 | 8 | first | stream position of its first byte |
 //! | 80 | 8 | durable | durable position known when it was planned |
 //! | 88 | 8 | committed | commit position known when it was planned |
-//! | 96 | 8 | term | of its first record, 0 in a segment start |
-//! | 104 | 24 | reserved | zero |
+//! | 96 | 8 | term | of all its records, 0 in a segment start |
+//! | 104 | 8 | previous | segment of the block before, 0 for the first |
+//! | 112 | 8 | known_end | the log once reached up to here before damage was found; 0 if it is whole |
+//! | 120 | 2 | cause | of a segment start: see [`StartCause`]; 0 in a data block |
+//! | 122 | 2 | memberships | records in it that change the configuration |
+//! | 124 | 4 | reserved | zero |
+//! | 128 | 128 | before | these 128 bytes of the block before, as they were written; zero in the first |
 //!
 //! Sectors are written whole or not at all: of a torn block some sectors read as the zeros the segment was prepared
 //! with. `zero_sectors` tells a torn block (more zero sectors than that) from a rotten one (all sectors are there and
-//! the checksum is wrong). The header lies in one sector, so it is there or zero, and anything else is rot.
+//! the checksum is wrong). Header and copy lie in one sector, so they are there or zero, and anything else is rot.
+//!
+//! A header alone tells which part of the stream its block holds and of which term that is, and the block behind it
+//! repeats it. So a block that does not verify is a **hole** with known edges ([`crate::hole`]), and the bytes that were
+//! there can be told from all others by the checksums. The copy is proven by `chain`, not by a checksum of this header;
+//! one that rotted is no fault, it only repeats nothing any more.
 
 use evershard_protocol::checksum::crc32c;
 use evershard_protocol::limits::{APPEND_SIZE_MAX, RECORD_SIZE_MAX};
@@ -33,6 +43,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::segment::SegmentNumber;
+use crate::start::StartCause;
 
 /// Blocks begin and end at multiples of this, and so does every write.
 pub const BLOCK_ALIGNMENT: usize = 4096;
@@ -40,18 +51,19 @@ pub const BLOCK_ALIGNMENT: usize = 4096;
 pub const SECTOR_SIZE: usize = 512;
 /// Bytes of the largest block: header, content and padding.
 pub const WRITE_SIZE_MAX: usize = APPEND_SIZE_MAX + BLOCK_ALIGNMENT;
-/// Bytes of a block's header.
-pub const BLOCK_HEADER_SIZE: usize = size_of::<RawHeader>();
+/// Bytes of a block before its content: its header and the copy of the header before.
+pub const BLOCK_HEADER_SIZE: usize = 2 * OWN_HEADER_SIZE;
 /// Bytes of the largest content.
 pub const CONTENT_SIZE_MAX: usize = WRITE_SIZE_MAX - BLOCK_HEADER_SIZE;
 /// The version of the layout above.
-pub const BLOCK_FORMAT: u16 = 1;
+pub const BLOCK_FORMAT: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"EVSBLOCK";
 const CHECKED_FROM: usize = 12;
+const OWN_HEADER_SIZE: usize = size_of::<RawHeader>();
 
-const _: () = assert!(BLOCK_HEADER_SIZE == 128, "the table above says so");
-const _: () = assert!(BLOCK_HEADER_SIZE <= SECTOR_SIZE, "the header is there or not, never torn");
+const _: () = assert!(OWN_HEADER_SIZE == 128, "the table above says so");
+const _: () = assert!(BLOCK_HEADER_SIZE <= SECTOR_SIZE, "header and copy are there or not, never torn");
 const _: () = assert!(WRITE_SIZE_MAX.is_multiple_of(BLOCK_ALIGNMENT), "a block is whole units");
 const _: () = assert!(BLOCK_ALIGNMENT.is_multiple_of(SECTOR_SIZE), "a unit is whole sectors");
 const _: () = assert!(RECORD_SIZE_MAX <= CONTENT_SIZE_MAX, "any record fits one block");
@@ -78,17 +90,20 @@ struct RawHeader {
     durable: U64,
     committed: U64,
     term: U64,
-    reserved: [u8; 24],
+    previous: U64,
+    known_end: U64,
+    cause: U16,
+    memberships: U16,
+    reserved: [u8; 4],
 }
 
 /// What a block holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u16)]
 pub enum BlockKind {
-    /// Whole records of the stream.
-    Data = 1,
-    /// The first block of a segment: where it continues and what came before (see [`crate::start`]).
-    SegmentStart = 2,
+    /// Whole records of the stream, all of one term.
+    Data,
+    /// The first block of a segment: why the log goes on there, and what came before (see [`crate::start`]).
+    SegmentStart(StartCause),
 }
 
 /// What the writer says of a block; sizes and checksums follow from the content.
@@ -114,57 +129,45 @@ pub struct BlockDraft {
     pub durable: Position,
     /// Commit position known now.
     pub committed: Position,
-    /// Term of the first record.
+    /// Term of its records.
     pub term: Term,
-}
-
-/// A sealed block: how many bytes it takes and the checksum the next one chains to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Sealed {
-    /// Bytes to write, a multiple of [`BLOCK_ALIGNMENT`].
-    pub size: usize,
-    /// The header's checksum.
-    pub checksum: u32,
+    /// Segment of the block before, 0 for none.
+    pub previous: SegmentNumber,
+    /// Up to where the log once reached, if it has not been filled again; 0 if it is whole.
+    pub known_end: Position,
+    /// Records in it that change the configuration.
+    pub memberships: u16,
 }
 
 impl BlockDraft {
-    /// Completes a block in place: `out` holds `used` bytes of content behind room for the header.
-    /// Fills the padding with zeros and writes the header.
+    /// Completes a block in place: `out` holds `used` bytes of content behind room for header and copy; `before` is the
+    /// header of the block before. Fills the padding with zeros and writes header and copy.
     ///
     /// # Panics
-    /// If the content is too large for a block or for `out`: the caller's bug.
-    pub fn seal(&self, used: usize, out: &mut [u8]) -> Sealed {
+    /// If the content is too large for a block or for `out`, or `before` is not what the draft chains to: the caller's
+    /// bug.
+    pub fn seal(&self, used: usize, before: Option<&BlockHeader>, out: &mut [u8]) -> BlockHeader {
         assert!(used <= CONTENT_SIZE_MAX, "the writer cuts at the largest content");
+        assert!(self.chain == before.map_or(0, |before| before.checksum), "the copy is of the block chained to");
         let size = block_size(used);
         let block = &mut out[..size];
         block[BLOCK_HEADER_SIZE + used..].fill(0);
-        block[..8].copy_from_slice(&MAGIC);
-        let zero_sectors = zero_sectors(block, used);
-        let mut raw = RawHeader {
-            magic: MAGIC,
-            header_checksum: U32::new(0),
-            content_checksum: U32::new(crc32c(&block[BLOCK_HEADER_SIZE..BLOCK_HEADER_SIZE + used])),
-            format: U16::new(BLOCK_FORMAT),
-            kind: U16::new(self.kind as u16),
-            used: U32::new(u32::try_from(used).expect("bounded by CONTENT_SIZE_MAX")),
-            size: U16::new(u16::try_from(size / BLOCK_ALIGNMENT).expect("bounded by WRITE_SIZE_MAX")),
-            zero_sectors: U16::new(zero_sectors),
-            chain: U32::new(self.chain),
-            sequence: U64::new(self.sequence),
-            settled: U64::new(self.settled),
-            nonce: U64::new(self.nonce),
-            segment: U64::new(self.segment.0),
-            offset: U64::new(self.offset),
-            first: U64::new(self.first.0),
-            durable: U64::new(self.durable.0),
-            committed: U64::new(self.committed.0),
-            term: U64::new(self.term.0),
-            reserved: [0; 24],
+        block[..MAGIC.len()].copy_from_slice(&MAGIC);
+        let copy = before.map_or([0; OWN_HEADER_SIZE], BlockHeader::encode);
+        block[OWN_HEADER_SIZE..BLOCK_HEADER_SIZE].copy_from_slice(&copy);
+        let mut header = BlockHeader {
+            draft: *self,
+            used,
+            size,
+            zero_sectors: zero_sectors(block, used),
+            content_checksum: crc32c(&block[BLOCK_HEADER_SIZE..BLOCK_HEADER_SIZE + used]),
+            checksum: 0,
         };
-        let checksum = crc32c(&raw.as_bytes()[CHECKED_FROM..]);
-        raw.header_checksum = U32::new(checksum);
-        block[..BLOCK_HEADER_SIZE].copy_from_slice(raw.as_bytes());
-        Sealed { size, checksum }
+        let mut raw = header.raw();
+        header.checksum = crc32c(&raw.as_bytes()[CHECKED_FROM..]);
+        raw.header_checksum = U32::new(header.checksum);
+        block[..OWN_HEADER_SIZE].copy_from_slice(raw.as_bytes());
+        header
     }
 }
 
@@ -175,9 +178,9 @@ pub struct BlockHeader {
     pub draft: BlockDraft,
     /// Content bytes.
     pub used: usize,
-    /// Bytes of the whole block.
+    /// Bytes of the whole block, a multiple of [`BLOCK_ALIGNMENT`].
     pub size: usize,
-    /// Entirely zero sectors of header and content, as written.
+    /// Entirely zero sectors of header, copy and content, as written.
     pub zero_sectors: u16,
     /// Checksum of the content.
     pub content_checksum: u32,
@@ -192,6 +195,8 @@ pub enum HeaderFault {
     Zero,
     /// Something is there that is no header.
     Damaged,
+    /// A header of a layout that this release does not read any more.
+    OlderFormat(u16),
     /// A header of a layout this release does not know.
     NewerFormat(u16),
 }
@@ -206,22 +211,39 @@ impl BlockHeader {
         if is_zero(sector) {
             return Err(HeaderFault::Zero);
         }
-        let raw = RawHeader::ref_from_bytes(&sector[..BLOCK_HEADER_SIZE]).expect("exactly one header of bytes");
+        Self::decode_own(&sector[..OWN_HEADER_SIZE])
+    }
+
+    /// The header of the block before, as this block, whose bytes begin with `block`, repeats it; `None` if there is no
+    /// block before or the copy rotted.
+    #[must_use]
+    pub fn before(&self, block: &[u8]) -> Option<Self> {
+        let before = Self::decode_own(&block[OWN_HEADER_SIZE..BLOCK_HEADER_SIZE]).ok()?;
+        let follows = before.draft.sequence.checked_add(1) == Some(self.draft.sequence);
+        (before.checksum == self.draft.chain && follows).then_some(before)
+    }
+
+    fn decode_own(bytes: &[u8]) -> Result<Self, HeaderFault> {
+        let raw = RawHeader::ref_from_bytes(bytes).expect("exactly one header of bytes");
         if raw.magic != MAGIC || crc32c(&raw.as_bytes()[CHECKED_FROM..]) != raw.header_checksum.get() {
             return Err(HeaderFault::Damaged);
         }
-        if raw.format.get() > BLOCK_FORMAT {
-            return Err(HeaderFault::NewerFormat(raw.format.get()));
+        match raw.format.get() {
+            0 => return Err(HeaderFault::Damaged),
+            BLOCK_FORMAT => {}
+            older @ ..BLOCK_FORMAT => return Err(HeaderFault::OlderFormat(older)),
+            newer => return Err(HeaderFault::NewerFormat(newer)),
         }
-        let kind = match raw.kind.get() {
-            1 => BlockKind::Data,
-            2 => BlockKind::SegmentStart,
+        let kind = match (raw.kind.get(), raw.cause.get()) {
+            (1, 0) => BlockKind::Data,
+            (2, cause) => BlockKind::SegmentStart(StartCause::from_number(cause).ok_or(HeaderFault::Damaged)?),
             _ => return Err(HeaderFault::Damaged),
         };
         let used = raw.used.get() as usize;
         let size = usize::from(raw.size.get()) * BLOCK_ALIGNMENT;
         let range_fits = raw.first.get().checked_add(u64::from(raw.used.get())).is_some();
-        if used > CONTENT_SIZE_MAX || size != block_size(used) || !range_fits {
+        let sequence_fits = raw.sequence.get() > 0 && raw.reserved == [0; 4];
+        if used > CONTENT_SIZE_MAX || size != block_size(used) || !range_fits || !sequence_fits {
             return Err(HeaderFault::Damaged);
         }
         Ok(Self {
@@ -237,6 +259,9 @@ impl BlockHeader {
                 durable: Position(raw.durable.get()),
                 committed: Position(raw.committed.get()),
                 term: Term(raw.term.get()),
+                previous: SegmentNumber(raw.previous.get()),
+                known_end: Position(raw.known_end.get()),
+                memberships: raw.memberships.get(),
             },
             used,
             size,
@@ -244,6 +269,44 @@ impl BlockHeader {
             content_checksum: raw.content_checksum.get(),
             checksum: raw.header_checksum.get(),
         })
+    }
+
+    /// The bytes it was read from.
+    fn encode(&self) -> [u8; OWN_HEADER_SIZE] {
+        zerocopy::transmute!(self.raw())
+    }
+
+    fn raw(&self) -> RawHeader {
+        let draft = &self.draft;
+        let (kind, cause) = match draft.kind {
+            BlockKind::Data => (1, 0),
+            BlockKind::SegmentStart(cause) => (2, cause as u16),
+        };
+        RawHeader {
+            magic: MAGIC,
+            header_checksum: U32::new(self.checksum),
+            content_checksum: U32::new(self.content_checksum),
+            format: U16::new(BLOCK_FORMAT),
+            kind: U16::new(kind),
+            used: U32::new(u32::try_from(self.used).expect("bounded by CONTENT_SIZE_MAX")),
+            size: U16::new(u16::try_from(self.size / BLOCK_ALIGNMENT).expect("bounded by WRITE_SIZE_MAX")),
+            zero_sectors: U16::new(self.zero_sectors),
+            chain: U32::new(draft.chain),
+            sequence: U64::new(draft.sequence),
+            settled: U64::new(draft.settled),
+            nonce: U64::new(draft.nonce),
+            segment: U64::new(draft.segment.0),
+            offset: U64::new(draft.offset),
+            first: U64::new(draft.first.0),
+            durable: U64::new(draft.durable.0),
+            committed: U64::new(draft.committed.0),
+            term: U64::new(draft.term.0),
+            previous: U64::new(draft.previous.0),
+            known_end: U64::new(draft.known_end.0),
+            cause: U16::new(cause),
+            memberships: U16::new(draft.memberships),
+            reserved: [0; 4],
+        }
     }
 
     /// Whether this block was written to that segment at that offset.
@@ -257,7 +320,7 @@ impl BlockHeader {
     pub fn end(&self) -> Position {
         match self.draft.kind {
             BlockKind::Data => self.draft.first.advance(self.used as u64),
-            BlockKind::SegmentStart => self.draft.first,
+            BlockKind::SegmentStart(_) => self.draft.first,
         }
     }
 
@@ -308,7 +371,7 @@ mod tests {
     fn draft() -> BlockDraft {
         BlockDraft {
             kind: BlockKind::Data,
-            chain: 0x0102_0304,
+            chain: 0,
             sequence: 7,
             settled: 5,
             nonce: 0xABCD,
@@ -318,14 +381,25 @@ mod tests {
             durable: Position(512),
             committed: Position(256),
             term: Term(9),
+            previous: SegmentNumber(2),
+            known_end: Position(4096),
+            memberships: 3,
         }
+    }
+
+    fn before() -> BlockHeader {
+        let first = BlockDraft { kind: BlockKind::SegmentStart(StartCause::Torn), chain: 0, sequence: 6, ..draft() };
+        first.seal(100, None, &mut vec![0xEE; WRITE_SIZE_MAX])
     }
 
     fn sealed(content: &[u8]) -> Vec<u8> {
         let mut out = vec![0xEE; WRITE_SIZE_MAX];
         out[BLOCK_HEADER_SIZE..BLOCK_HEADER_SIZE + content.len()].copy_from_slice(content);
-        let sealed = draft().seal(content.len(), &mut out);
-        out.truncate(sealed.size);
+        let before = before();
+        let draft = BlockDraft { chain: before.checksum, ..draft() };
+        let header = draft.seal(content.len(), Some(&before), &mut out);
+        assert_eq!(BlockHeader::decode(&out), Ok(header));
+        out.truncate(header.size);
         out
     }
 
@@ -350,7 +424,12 @@ mod tests {
             ("durable", offset_of!(RawHeader, durable), 8),
             ("committed", offset_of!(RawHeader, committed), 8),
             ("term", offset_of!(RawHeader, term), 8),
-            ("reserved", offset_of!(RawHeader, reserved), 24),
+            ("previous", offset_of!(RawHeader, previous), 8),
+            ("known_end", offset_of!(RawHeader, known_end), 8),
+            ("cause", offset_of!(RawHeader, cause), 2),
+            ("memberships", offset_of!(RawHeader, memberships), 2),
+            ("reserved", offset_of!(RawHeader, reserved), 4),
+            ("before", OWN_HEADER_SIZE, OWN_HEADER_SIZE),
         ];
         crate::layout::check(include_str!("block.rs"), &offsets, BLOCK_HEADER_SIZE);
     }
@@ -359,7 +438,9 @@ mod tests {
     fn round_trip() {
         let block = sealed(b"0123456789");
         let header = BlockHeader::decode(&block).expect("just sealed");
-        assert_eq!(header.draft, draft());
+        assert_eq!(header.draft, BlockDraft { chain: before().checksum, ..draft() });
+        assert!(header.encode() == block[..OWN_HEADER_SIZE]);
+        assert_eq!(header.before(&block), Some(before()));
         assert!(header.belongs_at(SegmentNumber(3), 8192) && header.verifies(&block));
         assert!(header.content(&block) == b"0123456789");
         assert_eq!((header.end(), block.len()), (Position(650), BLOCK_ALIGNMENT));
@@ -368,10 +449,21 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_the_header_is_noticed() {
         let block = sealed(b"0123456789");
-        for byte in 0..BLOCK_HEADER_SIZE {
+        for byte in 0..OWN_HEADER_SIZE {
             let mut flipped = block.clone();
             flipped[byte] ^= 0x10;
             assert_eq!(BlockHeader::decode(&flipped), Err(HeaderFault::Damaged), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn a_rotten_copy_repeats_nothing_and_is_no_fault() {
+        let block = sealed(b"0123456789");
+        for byte in OWN_HEADER_SIZE..BLOCK_HEADER_SIZE {
+            let mut flipped = block.clone();
+            flipped[byte] ^= 0x10;
+            let header = BlockHeader::decode(&flipped).expect("the header is good");
+            assert!(header.verifies(&flipped) && header.before(&flipped).is_none(), "byte {byte}");
         }
     }
 
@@ -388,12 +480,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_newer_are_their_own_faults() {
+    fn nothing_older_and_newer_are_their_own_faults() {
         assert_eq!(BlockHeader::decode(&[0; SECTOR_SIZE]), Err(HeaderFault::Zero));
         let mut block = sealed(b"x");
-        block[16] = 2;
-        let checksum = crc32c(&block[CHECKED_FROM..BLOCK_HEADER_SIZE]);
-        block[8..12].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(BlockHeader::decode(&block), Err(HeaderFault::NewerFormat(2)));
+        for (format, fault) in
+            [(0, HeaderFault::Damaged), (1, HeaderFault::OlderFormat(1)), (3, HeaderFault::NewerFormat(3))]
+        {
+            block[16] = format;
+            let checksum = crc32c(&block[CHECKED_FROM..OWN_HEADER_SIZE]);
+            block[8..12].copy_from_slice(&checksum.to_le_bytes());
+            assert_eq!(BlockHeader::decode(&block), Err(fault));
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! * [`block`], [`segment`], [`start`]: the formats on disk.
 //! * [`table`], [`reader`]: from a position back to the stream, for catch-up and replay.
 //! * [`recovery`], [`recovery_table`]: finding the log again; what is torn, what is faulty.
+//! * [`hole`]: a block that is faulty and known, repaired in its place from a peer.
 //! * [`slots`]: term and vote.
 //!
 //! No IO, no clock, no thread. Nothing allocates on the way of append, plan and completion; taking a new segment
@@ -24,18 +25,24 @@
 //! 3. On [`Verdict::Faulty`], set [`SlotContent::recovering`] durably before the first write, and clear it when a
 //!    leader has brought the replica up to a position that a quorum confirmed since. The log says `Faulty` by itself
 //!    until it has been filled again up to where it once reached.
-//! 4. Compare [`Recovered::end`] with [`SlotContent::clean_end`] and with the snapshot's position: a log that ends
+//! 4. Write [`Recovered::mends`] durably, each at its place, before the first write. Repair [`Writer::holes`] from peers:
+//!    [`Hole::rebuild`], a durable write at [`Hole::offset`], then [`Writer::on_repaired`]. A replica with holes counts
+//!    with its whole log: it votes and acknowledges. But it must not lead, for it cannot serve what it does not have,
+//!    and nothing behind a hole may be applied before the hole is filled.
+//! 5. Compare [`Recovered::end`] with [`SlotContent::clean_end`] and with the snapshot's position: a log that ends
 //!    below the first lost something without a trace; one that ends below the second begins anew with
 //!    [`Writer::reset`]. One that begins ([`Recovered::start`]) above the snapshot needs another snapshot.
-//! 5. Never let the tail's floor rise above [`Writer::submitted`], and let floors be positions that were reached.
-//! 6. Hand every completion back, an incomplete write as an error. After an error nothing is written any more; stop
+//! 6. Never let the tail's floor rise above [`Writer::submitted`], and let floors be positions that were reached.
+//! 7. Hand every completion back, an incomplete write as an error. After an error nothing is written any more; stop
 //!    acknowledging and say why.
-//! 7. Cut [`Tail`] and [`Writer`] together, at a record boundary. An acknowledgement is due only for what was appended
-//!    by the leader that waits for it: [`Writer::durable`] knows positions, not terms.
-//! 8. Delete segments lowest number first, those below `table().locate(p)` of the lowest position `p` still needed,
+//! 8. Cut [`Tail`] and [`Writer`] together, at a record boundary; a cut within a hole makes it one that only a restart
+//!    gets rid of ([`Hole::is_cut`]). An acknowledgement is due only for what was appended by the leader that waits for
+//!    it: [`Writer::durable`] knows positions, not terms.
+//! 9. Delete segments lowest number first, those below `table().locate(p)` of the lowest position `p` still needed,
 //!    then [`Writer::forget_before`]. Those in [`Recovered::unused`] may go at any time before the first write.
-//! 9. Read no further than [`Writer::durable`] ([`Location::until`]).
-//! 10. Write and read term and vote as [`slots`] says: the next write only when the one before is durable.
+//! 10. Read no further than [`Writer::durable`] ([`Location::until`]). What does not read back is read again before it is
+//!     noted with [`Writer::note_hole`]: a disk may give back old bytes once.
+//! 11. Write and read term and vote as [`slots`] says: the next write only when the one before is durable.
 //!
 //! # The loop
 //!
@@ -54,7 +61,7 @@
 //!
 //! // Each duty cycle: append what came ...
 //! let floor = writer.submitted(); // and what peers and the service still need
-//! runs.push((Term(1), tail.end()));
+//! runs.push((Term(1), tail.end())); // a block holds one term only
 //! tail.append(&Draft::plain(Kind::TermStart, Term(1), Timestamp(1), &[]), floor).expect("room");
 //!
 //! // ... have the next segment prepared in time ...
@@ -75,6 +82,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod hole;
 #[cfg(test)]
 mod layout;
 mod lineage;
@@ -91,8 +99,9 @@ mod walk;
 pub mod writer;
 
 pub use block::{BLOCK_ALIGNMENT, WRITE_SIZE_MAX};
+pub use hole::{HOLES_MAX, Hole, RepairError};
 pub use reader::{ReadError, ReadProgress, read_blocks};
-pub use recovery::{Cut, FaultReason, Recovered, RecoveryError, SegmentSource, Verdict, recover};
+pub use recovery::{Cut, FaultReason, Mend, Recovered, RecoveryError, SegmentSource, Verdict, recover};
 pub use segment::{
     Identity, SEGMENT_HEADER_SIZE, SEGMENT_SIZE_MIN, SegmentError, SegmentHeader, SegmentNumber, segment_file_name,
     segment_number_of,

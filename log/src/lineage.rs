@@ -1,5 +1,6 @@
 //! Which segments make up the log: the chain that leads to the newest one.
 
+use crate::block::BlockKind;
 use crate::recovery::RecoveryError;
 use crate::scan::Surveyed;
 use crate::segment::SegmentNumber;
@@ -17,8 +18,8 @@ pub(crate) fn lineage(segments: &[Surveyed]) -> Result<Lineage, RecoveryError> {
     let mut at = readable_below(segments.len());
     while let Some(index) = at {
         found.push(index);
-        let start = segments[index].start().expect("only readable ones are visited").start;
-        if start.cause == StartCause::Anew || start.previous == SegmentNumber(0) {
+        let start = segments[index].start().expect("only readable ones are visited").block.draft;
+        if start.kind == BlockKind::SegmentStart(StartCause::Anew) || start.previous == SegmentNumber(0) {
             break;
         }
         at = match segments.binary_search_by_key(&start.previous, |segment| segment.number) {

@@ -3,6 +3,7 @@
 use evershard_protocol::Position;
 
 use crate::block::{BlockHeader, BlockKind, HeaderFault, SECTOR_SIZE};
+use crate::hole::{Hole, known_header};
 use crate::table::Location;
 
 /// How far a reader came.
@@ -17,13 +18,17 @@ pub struct ReadProgress {
 }
 
 /// Why reading stopped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// What was written here does not read back: the replica needs repair from a peer.
-    #[error("the block at offset {offset} does not read back as it was written")]
+    /// What was written here does not read back: read it once more, then the replica needs repair from a peer.
+    #[error("the block at offset {offset} (position {position}) does not read back as it was written")]
     Faulty {
         /// Of the block, in the segment's file.
         offset: u64,
+        /// Where the stream goes on there.
+        position: Position,
+        /// What is missing, if that is known: it may be repaired in its place.
+        hole: Option<Box<Hole>>,
     },
 }
 
@@ -47,24 +52,29 @@ pub fn read_blocks(
     let mut rest = chunk;
     let mut offset = location.offset;
     let mut reached = location.position;
+    let mut before = None;
     while reached < location.end && rest.len() >= SECTOR_SIZE {
-        let faulty = ReadError::Faulty { offset };
+        let faulty = || ReadError::Faulty {
+            offset,
+            position: reached,
+            hole: hole_at(rest, nonce, Location { offset, position: reached, ..location }, before),
+        };
         let header = match BlockHeader::decode(rest) {
             Ok(header) => header,
             Err(HeaderFault::Zero) if location.end == Position(u64::MAX) => {
                 return Ok(ReadProgress { next_offset: offset, position_reached: reached, finished: true });
             }
-            Err(_) => return Err(faulty),
+            Err(_) => return Err(faulty()),
         };
         let right = header.draft.nonce == nonce && header.belongs_at(location.segment, offset);
         if !right || header.draft.first != reached {
-            return Err(faulty);
+            return Err(faulty());
         }
         let Some(block) = rest.get(..header.size) else {
             break;
         };
         if !header.verifies(block) {
-            return Err(faulty);
+            return Err(faulty());
         }
         if header.draft.kind == BlockKind::Data {
             let clipped = (from.clamp(reached, header.end().min(location.end)), header.end().min(location.end));
@@ -74,8 +84,21 @@ pub fn read_blocks(
             }
             reached = clipped.1;
         }
+        before = Some(header);
         offset += header.size as u64;
         rest = &rest[header.size..];
     }
     Ok(ReadProgress { next_offset: offset, position_reached: reached, finished: reached >= location.end })
+}
+
+/// The hole at the front of `chunk`, which follows the block `before`, if that is known.
+fn hole_at(chunk: &[u8], nonce: u64, location: Location, before: Option<BlockHeader>) -> Option<Box<Hole>> {
+    let header = known_header(chunk, nonce, location.segment, location.offset)?;
+    if header.draft.kind != BlockKind::Data || header.draft.first != location.position || header.used == 0 {
+        return None;
+    }
+    let before = header.before(chunk).or(before).filter(|before| before.checksum == header.draft.chain);
+    let known = before.is_some() || header.draft.chain == 0;
+    // The location ends between blocks, or where the stream was cut.
+    known.then(|| Box::new(Hole::new(header, before).cut_at(location.end)))
 }

@@ -5,16 +5,24 @@
 //! blocks' `previous` field; a segment beside it was left by an earlier recovery. Within the lineage the next segment's
 //! start names the last good block before it; when the walk reaches that block it goes over to that segment, and
 //! whatever stands behind the block was left as well.
+//!
+//! A block that does not verify and whose header is known, by itself or from the block behind it, is noted as a
+//! [`Hole`], and the walk goes on behind it: what follows is kept. A place is read [`READS_MAX`] times before anything is
+//! concluded from what is wrong there: a disk may once give back old bytes and then the right ones.
 
 use evershard_protocol::{Position, ServiceVersion, Term};
 use std::fmt;
 
+use crate::hole::Hole;
 use crate::lineage::lineage;
 use crate::scan::Reading;
 use crate::segment::{Identity, SegmentHeader, SegmentNumber, segment_file_name};
 use crate::table::BlockTable;
-use crate::walk::Walk;
+use crate::walk::{Walk, Walked};
 use crate::writer::Place;
+
+/// How often a place is read before it counts as damaged.
+pub const READS_MAX: usize = 3;
 
 /// Where recovery reads from: the segment files of one log.
 pub trait SegmentSource {
@@ -28,6 +36,8 @@ pub trait SegmentSource {
     /// # Errors
     /// If the file cannot be read there.
     fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> std::io::Result<()>;
+    /// Forgets what was read ahead: the next read asks the disk.
+    fn forget(&mut self) {}
 }
 
 /// What recovery found.
@@ -56,6 +66,10 @@ pub struct Recovered {
     pub verdict: Verdict,
     /// A torn tail that was cut, to be told to the operator.
     pub cut: Option<Cut>,
+    /// Blocks below `end` that do not verify and are known, ascending: to be repaired from a peer.
+    pub holes: Vec<Hole>,
+    /// What recovery could restore by itself. It is to be written durably; until then the next recovery finds the same.
+    pub mends: Vec<Mend>,
     pub(crate) place: Place,
 }
 
@@ -74,9 +88,22 @@ impl Default for Recovered {
             unused: Vec::new(),
             verdict: Verdict::Clean,
             cut: None,
+            holes: Vec::new(),
+            mends: Vec::new(),
             place: Place::FRESH,
         }
     }
+}
+
+/// A segment's header or start block that did not verify, restored from what the rest of the log says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mend {
+    /// The segment to write to.
+    pub segment: SegmentNumber,
+    /// Where in its file.
+    pub offset: u64,
+    /// Whole units of 4096 bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// What the end of the log looks like.
@@ -118,6 +145,8 @@ pub enum FaultReason {
     Missing,
     /// The block is good and follows another one than the one before it.
     Chain,
+    /// The block is damaged, and later the stream was cut within it: nobody has all that was in it.
+    CutHole,
     /// An earlier recovery found a fault, and the log has not been filled again up to where it once reached.
     Unrepaired,
 }
@@ -130,6 +159,7 @@ impl fmt::Display for FaultReason {
             Self::Content => "the block's content does not verify though all its sectors are there",
             Self::Missing => "the block is gone though it was durable once",
             Self::Chain => "the block does not follow the one before it",
+            Self::CutHole => "the block does not verify, and the log was cut within it later",
             Self::Unrepaired => "an earlier fault has not been repaired from a peer yet",
         })
     }
@@ -174,6 +204,18 @@ pub enum RecoveryError {
         found: Identity,
         /// Who asks.
         expected: Identity,
+    },
+    /// A release wrote it whose logs this one does not read.
+    #[error(
+        "{} has format {format}, which is older than what this release reads. No release between the two can convert \
+         it: run the release that wrote it, or move the data directories of all nodes away and begin anew",
+        segment_file_name(*.segment)
+    )]
+    OlderFormat {
+        /// Which.
+        segment: SegmentNumber,
+        /// Its format.
+        format: u16,
     },
     /// A newer release wrote it.
     #[error(
@@ -239,5 +281,11 @@ pub fn recover(identity: &Identity, source: &mut dyn SegmentSource) -> Result<Re
     let mut reading = Reading::new(source);
     let segments = reading.survey(identity)?;
     let lineage = lineage(&segments)?;
-    Walk::new(&segments, &lineage).run(&mut reading)
+    match Walk::new(&segments, &lineage, None).run(&mut reading)? {
+        Walked::ToTheEnd(recovered) => Ok(*recovered),
+        Walked::CutHole(place) => match Walk::new(&segments, &lineage, Some(place)).run(&mut reading)? {
+            Walked::ToTheEnd(recovered) => Ok(*recovered),
+            Walked::CutHole(_) => unreachable!("this walk ends at the first such hole"),
+        },
+    }
 }

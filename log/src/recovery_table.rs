@@ -5,23 +5,29 @@
 //! `MissingSectors` sectors are missing (a tear), `Damaged` all sectors are there and it does not verify (rot),
 //! `NotRead` there is no valid header to read it by. *chain*: the block `Continues` the one before at its end,
 //! `Truncates` (begins below that end, which is how a cut of the stream looks), or `Breaks` (follows another block).
-//! *witness*: what stands behind this place, to the end of the newest segment: `None` zeros, `Leftover` something that
-//! proves nothing, `Later` a valid block that says that this place was durable before it was written itself. `*` is
-//! any.
+//! Where the header is not valid, this is said of the header that the block behind repeats, and `Breaks` also means
+//! that nothing repeats it. *witness*: what stands behind this place, to the end of the newest segment: `None` zeros,
+//! `Leftover` something that proves nothing, `Later` a valid block that says that this place was durable before it was
+//! written itself. `*` is any.
 //!
 //! ```text
 //! header   content         chain                 witness         -> decision
 //! Zero     *               *                     None            -> End
 //! Zero     *               *                     Leftover        -> CutTorn
-//! Zero     *               *                     Later           -> Faulty
+//! Zero     *               Continues Truncates   Later           -> Hole
+//! Zero     *               Breaks                Later           -> Faulty
 //! Stale    *               *                     None Leftover   -> CutTorn
-//! Stale    *               *                     Later           -> Faulty
-//! Damaged  *               *                     *               -> Faulty
+//! Stale    *               Continues Truncates   Later           -> Hole
+//! Stale    *               Breaks                Later           -> Faulty
+//! Damaged  *               Continues Truncates   *               -> Hole
+//! Damaged  *               Breaks                *               -> Faulty
 //! Valid    Good            Continues Truncates   *               -> Accept
 //! Valid    Good            Breaks                *               -> Faulty
 //! Valid    MissingSectors  *                     None Leftover   -> CutTorn
-//! Valid    MissingSectors  *                     Later           -> Faulty
-//! Valid    Damaged         *                     *               -> Faulty
+//! Valid    MissingSectors  Continues Truncates   Later           -> Hole
+//! Valid    MissingSectors  Breaks                Later           -> Faulty
+//! Valid    Damaged         Continues Truncates   *               -> Hole
+//! Valid    Damaged         Breaks                *               -> Faulty
 //! Valid    NotRead         *                     *               -> Faulty
 //! ```
 //!
@@ -29,6 +35,10 @@
 //! was never written whole, or it lost what it had; in the second case every block planned after its completion says so
 //! in its `settled` field. What is left is the loss of whole sectors at the very end of the log with nothing written
 //! after it, which no log can see by itself: the clean-stop mark and the peers do.
+//!
+//! Why a hole is safe: its header is known and follows the block before, so it *is* the block that was written there,
+//! and what it holds is known but for the bytes. Where rot is seen it may never have been acknowledged; then calling it
+//! a hole keeps more than was promised. A repair that finds no peer with these bytes changes nothing.
 
 /// The header found where a block is expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +97,8 @@ pub enum Decision {
     End,
     /// The log ends here; writing goes on in a new segment.
     CutTorn,
+    /// The block is part of the log and is to be repaired from a peer; the walk goes on behind it.
+    Hole,
     /// The log once went on here and is damaged.
     Faulty,
 }
@@ -103,8 +115,10 @@ const ANY_CONTENT: &[ContentState] =
     &[ContentState::Good, ContentState::MissingSectors, ContentState::Damaged, ContentState::NotRead];
 const ANY_CHAIN: &[ChainState] = &[ChainState::Continues, ChainState::Truncates, ChainState::Breaks];
 const FOLLOWS: &[ChainState] = &[ChainState::Continues, ChainState::Truncates];
+const BREAKS: &[ChainState] = &[ChainState::Breaks];
 const ANY_WITNESS: &[Witness] = &[Witness::None, Witness::Leftover, Witness::Later];
 const NO_PROOF: &[Witness] = &[Witness::None, Witness::Leftover];
+const PROOF: &[Witness] = &[Witness::Later];
 
 const fn rule(
     header: HeaderState,
@@ -116,18 +130,23 @@ const fn rule(
     Rule { header, content, chain, witness, decision }
 }
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 17] = [
     rule(HeaderState::Zero, ANY_CONTENT, ANY_CHAIN, &[Witness::None], Decision::End),
     rule(HeaderState::Zero, ANY_CONTENT, ANY_CHAIN, &[Witness::Leftover], Decision::CutTorn),
-    rule(HeaderState::Zero, ANY_CONTENT, ANY_CHAIN, &[Witness::Later], Decision::Faulty),
+    rule(HeaderState::Zero, ANY_CONTENT, FOLLOWS, PROOF, Decision::Hole),
+    rule(HeaderState::Zero, ANY_CONTENT, BREAKS, PROOF, Decision::Faulty),
     rule(HeaderState::Stale, ANY_CONTENT, ANY_CHAIN, NO_PROOF, Decision::CutTorn),
-    rule(HeaderState::Stale, ANY_CONTENT, ANY_CHAIN, &[Witness::Later], Decision::Faulty),
-    rule(HeaderState::Damaged, ANY_CONTENT, ANY_CHAIN, ANY_WITNESS, Decision::Faulty),
+    rule(HeaderState::Stale, ANY_CONTENT, FOLLOWS, PROOF, Decision::Hole),
+    rule(HeaderState::Stale, ANY_CONTENT, BREAKS, PROOF, Decision::Faulty),
+    rule(HeaderState::Damaged, ANY_CONTENT, FOLLOWS, ANY_WITNESS, Decision::Hole),
+    rule(HeaderState::Damaged, ANY_CONTENT, BREAKS, ANY_WITNESS, Decision::Faulty),
     rule(HeaderState::Valid, &[ContentState::Good], FOLLOWS, ANY_WITNESS, Decision::Accept),
-    rule(HeaderState::Valid, &[ContentState::Good], &[ChainState::Breaks], ANY_WITNESS, Decision::Faulty),
+    rule(HeaderState::Valid, &[ContentState::Good], BREAKS, ANY_WITNESS, Decision::Faulty),
     rule(HeaderState::Valid, &[ContentState::MissingSectors], ANY_CHAIN, NO_PROOF, Decision::CutTorn),
-    rule(HeaderState::Valid, &[ContentState::MissingSectors], ANY_CHAIN, &[Witness::Later], Decision::Faulty),
-    rule(HeaderState::Valid, &[ContentState::Damaged], ANY_CHAIN, ANY_WITNESS, Decision::Faulty),
+    rule(HeaderState::Valid, &[ContentState::MissingSectors], FOLLOWS, PROOF, Decision::Hole),
+    rule(HeaderState::Valid, &[ContentState::MissingSectors], BREAKS, PROOF, Decision::Faulty),
+    rule(HeaderState::Valid, &[ContentState::Damaged], FOLLOWS, ANY_WITNESS, Decision::Hole),
+    rule(HeaderState::Valid, &[ContentState::Damaged], BREAKS, ANY_WITNESS, Decision::Faulty),
     rule(HeaderState::Valid, &[ContentState::NotRead], ANY_CHAIN, ANY_WITNESS, Decision::Faulty),
 ];
 
@@ -201,7 +220,8 @@ mod tests {
             for content in ANY_CONTENT {
                 for chain in ANY_CHAIN {
                     let decision = decide(header, *content, *chain, Witness::Later);
-                    assert!(matches!(decision, Decision::Accept | Decision::Faulty), "{decision:?}");
+                    let keeps = matches!(decision, Decision::Accept | Decision::Hole | Decision::Faulty);
+                    assert!(keeps, "{decision:?}");
                 }
             }
         }

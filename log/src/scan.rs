@@ -1,13 +1,14 @@
 //! Reads segments for recovery: what stands where, without judging it.
 
-use evershard_protocol::Position;
 use evershard_protocol::record::Record;
+use evershard_protocol::{Position, Term};
 
 use crate::block::{BLOCK_ALIGNMENT, BlockHeader, BlockKind, HeaderFault, WRITE_SIZE_MAX, is_zero};
-use crate::recovery::{RecoveryError, SegmentSource};
-use crate::recovery_table::{ContentState, HeaderState, Witness};
-use crate::segment::{Identity, SEGMENT_HEADER_SIZE, SegmentError, SegmentHeader, SegmentNumber};
-use crate::start::Start;
+use crate::hole::known_header;
+use crate::recovery::{READS_MAX, RecoveryError, SegmentSource};
+use crate::recovery_table::{ChainState, ContentState, Decision, HeaderState, Witness, decide};
+use crate::segment::{Identity, SEGMENT_HEADER_SIZE, SegmentError, SegmentHeader, SegmentNumber, is_segment_size};
+use crate::start::Lists;
 use crate::writer::WRITES_IN_FLIGHT_LIMIT;
 
 const BUFFER_SIZE: usize = 4 * WRITE_SIZE_MAX;
@@ -25,7 +26,7 @@ pub(crate) struct Reading<'a> {
 }
 
 /// One segment, as far as its first blocks tell.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Surveyed {
     pub number: SegmentNumber,
     /// Bytes of the file, in whole units.
@@ -33,20 +34,24 @@ pub(crate) struct Surveyed {
     pub state: SegmentState,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum SegmentState {
     /// Its preparation did not end.
     Empty,
-    /// Its header is not readable.
+    /// Its header is not readable, and there is no block that would tell what was in it.
     Damaged,
-    /// Prepared; with its start block, if that is readable.
-    Ready { header: SegmentHeader, start: Option<StartBlock> },
+    /// Prepared; with its start block, if that is known. `restored`: the header was not readable.
+    Ready { header: SegmentHeader, start: Option<Box<StartBlock>>, restored: bool },
 }
 
+/// What is known of a segment's start block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StartBlock {
     pub block: BlockHeader,
-    pub start: Start,
+    /// Of the block before, if the start block itself tells.
+    pub before: Option<BlockHeader>,
+    /// It verifies; otherwise only the header is known.
+    pub whole: bool,
 }
 
 impl Surveyed {
@@ -59,7 +64,7 @@ impl Surveyed {
 
     pub fn start(&self) -> Option<&StartBlock> {
         match &self.state {
-            SegmentState::Ready { start, .. } => start.as_ref(),
+            SegmentState::Ready { start, .. } => start.as_deref(),
             _ => None,
         }
     }
@@ -70,13 +75,17 @@ impl Surveyed {
 pub(crate) struct Slot {
     pub header: HeaderState,
     pub content: ContentState,
-    /// The header, if it is valid.
+    /// The header, if it is valid or the block behind it repeats it.
     pub block: Option<BlockHeader>,
 }
 
 impl Slot {
     pub const fn without_block(header: HeaderState) -> Self {
         Self { header, content: ContentState::NotRead, block: None }
+    }
+
+    fn is_good(&self) -> bool {
+        self.header == HeaderState::Valid && self.content == ContentState::Good
     }
 }
 
@@ -87,18 +96,41 @@ pub(crate) struct Rest {
     pub here_used: bool,
     /// Index of the first newer segment that holds something.
     pub next_used: Option<usize>,
-    settled_max: u64,
-    sequence_max: u64,
+    proof: Proof,
     /// The highest end any valid block has.
     pub end_max: Position,
     /// Bytes that are not known to be zero.
     pub extent: u64,
 }
 
+/// What valid blocks say about those before them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Proof {
+    settled_max: u64,
+    sequence_max: u64,
+}
+
+impl Proof {
+    /// Whether the block with sequence `missing` was durable once.
+    pub fn covers(&self, missing: u64) -> bool {
+        self.settled_max >= missing || self.sequence_max > missing + WRITES_IN_FLIGHT_LIMIT as u64
+    }
+
+    fn note(&mut self, block: &BlockHeader) {
+        self.settled_max = self.settled_max.max(block.draft.settled);
+        self.sequence_max = self.sequence_max.max(block.draft.sequence);
+    }
+}
+
 impl Rest {
+    /// What is proven. It remains so for any place further on: no block speaks of those behind it.
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+
     /// What this says about the block with sequence `missing`.
     pub fn witness(&self, missing: u64) -> Witness {
-        if self.settled_max >= missing || self.sequence_max > missing + WRITES_IN_FLIGHT_LIMIT as u64 {
+        if self.proof.covers(missing) {
             Witness::Later
         } else if self.here_used || self.next_used.is_some() {
             Witness::Leftover
@@ -135,6 +167,12 @@ impl<'a> Reading<'a> {
         Ok(&self.buffer[index..index + size])
     }
 
+    /// Forgets what was read: the next look is at the disk.
+    fn forget(&mut self) {
+        self.buffer.clear();
+        self.source.forget();
+    }
+
     /// Looks at all segments' headers and start blocks.
     pub fn survey(&mut self, identity: &Identity) -> Result<Vec<Surveyed>, RecoveryError> {
         let numbers = self.source.segments().to_vec();
@@ -144,10 +182,11 @@ impl<'a> Reading<'a> {
             segments.push(self.survey_header(identity, number)?);
         }
         self.nonces = segments.iter().filter_map(Surveyed::header).map(|header| header.nonce).collect();
-        for segment in &mut segments {
-            if let SegmentState::Ready { header, .. } = segment.state {
-                let start = self.start_block(segment)?;
-                segment.state = SegmentState::Ready { header, start };
+        // The newest first: a start may repeat the header of the one before.
+        for index in (0..segments.len()).rev() {
+            if let SegmentState::Ready { header, restored, .. } = segments[index].state {
+                let start = self.start_block(&segments, index)?.map(Box::new);
+                segments[index].state = SegmentState::Ready { header, start, restored };
             }
         }
         Ok(segments)
@@ -159,29 +198,88 @@ impl<'a> Reading<'a> {
         if surveyed.size < FIRST_BLOCK {
             return Ok(surveyed);
         }
-        let bytes = self.bytes(&surveyed, 0, SEGMENT_HEADER_SIZE)?;
-        surveyed.state = match SegmentHeader::decode(bytes) {
+        let mut decoded = SegmentHeader::decode(self.bytes(&surveyed, 0, SEGMENT_HEADER_SIZE)?);
+        for _ in 1..READS_MAX {
+            if matches!(decoded, Err(SegmentError::Empty | SegmentError::Damaged)) {
+                self.forget();
+                decoded = SegmentHeader::decode(self.bytes(&surveyed, 0, SEGMENT_HEADER_SIZE)?);
+            }
+        }
+        surveyed.state = match decoded {
             Ok(header) => {
                 check_header(identity, number, found_size, &header)?;
-                SegmentState::Ready { header, start: None }
+                SegmentState::Ready { header, start: None, restored: false }
+            }
+            Err(SegmentError::OlderFormat(format)) => {
+                return Err(RecoveryError::OlderFormat { segment: number, format });
             }
             Err(SegmentError::NewerFormat(format)) => {
                 return Err(RecoveryError::NewerFormat { segment: number, format });
             }
-            // A header that rotted away entirely must not make its blocks disappear.
-            Err(SegmentError::Empty) if !self.holds_blocks(&surveyed)? => SegmentState::Empty,
-            Err(SegmentError::Empty | SegmentError::Damaged) => SegmentState::Damaged,
+            Err(empty) => match self.nonce_of_blocks(&surveyed)? {
+                // The number is in the name, whose it is is known, and every block repeats the nonce.
+                Some(nonce) if is_segment_size(surveyed.size) => {
+                    let header = SegmentHeader { identity: *identity, number, nonce, size: surveyed.size };
+                    SegmentState::Ready { header, start: None, restored: true }
+                }
+                None if empty == SegmentError::Empty => SegmentState::Empty,
+                _ => SegmentState::Damaged,
+            },
         };
         Ok(surveyed)
     }
 
-    fn start_block(&mut self, segment: &Surveyed) -> Result<Option<StartBlock>, RecoveryError> {
-        let slot = self.slot(segment, FIRST_BLOCK)?;
-        let Some(block) = slot.block.filter(|_| slot.content == ContentState::Good) else {
+    /// The start block of a segment, if it is good, or known and certain to have been there.
+    fn start_block(&mut self, segments: &[Surveyed], index: usize) -> Result<Option<StartBlock>, RecoveryError> {
+        let segment = &segments[index];
+        let slot = self.look(segments, index, FIRST_BLOCK)?;
+        let Some(block) = slot.block else { return Ok(None) };
+        if !matches!(block.draft.kind, BlockKind::SegmentStart(_)) {
             return Ok(None);
+        }
+        // Whether it follows the block before is the walk's to see. What stands behind is looked through only where it
+        // makes a difference.
+        let decided = |witness| decide(slot.header, slot.content, ChainState::Continues, witness);
+        let decision = if decided(Witness::None) == decided(Witness::Later) {
+            decided(Witness::None)
+        } else {
+            decided(self.rest(segments, index, FIRST_BLOCK)?.witness(block.draft.sequence))
         };
-        let content = self.bytes(segment, FIRST_BLOCK, block.size)?;
-        Ok(Start::decode(block.content(content)).map(|start| StartBlock { block, start }))
+        let whole = match decision {
+            Decision::Accept => true,
+            Decision::Hole => false,
+            Decision::End | Decision::CutTorn | Decision::Faulty => return Ok(None),
+        };
+        let known = slot.header == HeaderState::Valid;
+        let before = if known { block.before(self.bytes(segment, FIRST_BLOCK, BLOCK_ALIGNMENT)?) } else { None };
+        Ok(Some(StartBlock { block, before, whole }))
+    }
+
+    /// Looks at a place, again if something is wrong there, and names the block that should be there if it can be known:
+    /// the block behind repeats its header, in the same segment or at the start of a newer one.
+    pub fn look(&mut self, segments: &[Surveyed], index: usize, offset: u64) -> Result<Slot, RecoveryError> {
+        let segment = &segments[index];
+        let mut slot = self.slot(segment, offset)?;
+        for _ in 1..READS_MAX {
+            if !slot.is_good() {
+                self.forget();
+                slot = self.slot(segment, offset)?;
+            }
+        }
+        let nonce = segment.header().map(|header| header.nonce);
+        let Some(nonce) = nonce.filter(|_| slot.block.is_none() && offset + UNIT <= segment.size) else {
+            return Ok(slot);
+        };
+        let size = (segment.size - offset).min((WRITE_SIZE_MAX + BLOCK_ALIGNMENT) as u64);
+        let size = usize::try_from(size).expect("bounded by a block and a unit");
+        slot.block = known_header(self.bytes(segment, offset, size)?, nonce, segment.number, offset).or_else(|| {
+            let fits = |block: &BlockHeader| {
+                block.belongs_at(segment.number, offset) && offset + block.size as u64 <= segment.size
+            };
+            let starts = segments[index + 1..].iter().filter_map(Surveyed::start);
+            starts.filter_map(|start| start.before).find(fits)
+        });
+        Ok(slot)
     }
 
     /// Looks at the place of a block in a prepared segment.
@@ -194,6 +292,8 @@ impl<'a> Reading<'a> {
             Ok(block) => block,
             Err(HeaderFault::Zero) => return Ok(Slot::without_block(HeaderState::Zero)),
             Err(HeaderFault::Damaged) => return Ok(Slot::without_block(HeaderState::Damaged)),
+            // The segment itself is not of that format, so this was left over in its file.
+            Err(HeaderFault::OlderFormat(_)) => return Ok(Slot::without_block(HeaderState::Stale)),
             Err(HeaderFault::NewerFormat(format)) => {
                 return Err(RecoveryError::NewerFormat { segment: segment.number, format });
             }
@@ -203,7 +303,7 @@ impl<'a> Reading<'a> {
         if unknown && draft.offset == offset && draft.segment < segment.number {
             return Ok(Slot::without_block(HeaderState::Stale));
         }
-        let kind_fits = (draft.kind == BlockKind::SegmentStart) == (offset == FIRST_BLOCK);
+        let kind_fits = (draft.kind != BlockKind::Data) == (offset == FIRST_BLOCK);
         let room_fits = offset + block.size as u64 <= segment.size;
         if Some(draft.nonce) != nonce || !block.belongs_at(segment.number, offset) || !kind_fits || !room_fits {
             return Ok(Slot::without_block(HeaderState::Damaged));
@@ -244,21 +344,28 @@ impl<'a> Reading<'a> {
             let Ok(block) = BlockHeader::decode(unit) else {
                 continue;
             };
+            if self.nonces.contains(&block.draft.nonce) && !block.belongs_at(segment.number, offset) {
+                // Misdirected: no tear looks like this, so where it should be it counts as written.
+                rest.proof.settled_max = rest.proof.settled_max.max(block.draft.sequence);
+            }
             let nonce_fits = nonce.is_none_or(|nonce| nonce == block.draft.nonce);
             if nonce_fits && block.belongs_at(segment.number, offset) {
-                rest.settled_max = rest.settled_max.max(block.draft.settled);
-                rest.sequence_max = rest.sequence_max.max(block.draft.sequence);
+                rest.proof.note(&block);
                 rest.end_max = rest.end_max.max(block.end());
             }
         }
         Ok(extent)
     }
 
-    /// Whether a segment without a header holds blocks that were written to it.
-    fn holds_blocks(&mut self, segment: &Surveyed) -> Result<bool, RecoveryError> {
-        let mut rest = Rest::default();
-        self.look_through(segment, FIRST_BLOCK, &mut rest)?;
-        Ok(rest.sequence_max > 0)
+    /// What the blocks say that were written to a segment whose header does not tell.
+    fn nonce_of_blocks(&mut self, segment: &Surveyed) -> Result<Option<u64>, RecoveryError> {
+        for offset in (FIRST_BLOCK..segment.size).step_by(BLOCK_ALIGNMENT) {
+            let found = BlockHeader::decode(self.bytes(segment, offset, BLOCK_ALIGNMENT)?);
+            if let Some(block) = found.ok().filter(|block| block.belongs_at(segment.number, offset)) {
+                return Ok(Some(block.draft.nonce));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether anything stands behind a segment's header.
@@ -294,19 +401,22 @@ fn content_state(block: &BlockHeader, bytes: &[u8]) -> ContentState {
     }
     let content = block.content(bytes);
     let right = match block.draft.kind {
-        BlockKind::Data => records_verify(block.draft.first, content),
-        BlockKind::SegmentStart => Start::decode(content).is_some(),
+        BlockKind::Data => records_verify(block.draft.first, block.draft.term, content),
+        BlockKind::SegmentStart(_) => Lists::decode(content).is_some(),
     };
     if right { ContentState::Good } else { ContentState::Damaged }
 }
 
-fn records_verify(first: Position, content: &[u8]) -> bool {
+fn records_verify(first: Position, term: Term, content: &[u8]) -> bool {
     let mut start = first;
     let mut rest = content;
     while !rest.is_empty() {
         let Ok(record) = Record::parse(start, rest) else {
             return false;
         };
+        if record.header.term != term {
+            return false;
+        }
         start = record.header.position;
         rest = &rest[record.bytes.len()..];
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | 0 | 8 | magic | `EVSEGMNT` |
 //! | 8 | 4 | checksum | CRC-32C of bytes 12..64 |
-//! | 12 | 2 | format | version of this layout, 1 |
+//! | 12 | 2 | format | version of this layout and of the blocks behind it, 2 |
 //! | 14 | 2 | shard | the shard it belongs to |
 //! | 16 | 8 | cluster | the cluster it belongs to |
 //! | 24 | 1 | node | the node it belongs to |
@@ -31,7 +31,7 @@ pub const SEGMENT_HEADER_SIZE: usize = BLOCK_ALIGNMENT;
 /// A segment holds at least the largest start block and the largest data block.
 pub const SEGMENT_SIZE_MIN: u64 = (SEGMENT_HEADER_SIZE + 2 * WRITE_SIZE_MAX) as u64;
 /// The version of the layout above.
-pub const SEGMENT_FORMAT: u16 = 1;
+pub const SEGMENT_FORMAT: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"EVSEGMNT";
 const CHECKED_FROM: usize = 12;
@@ -113,8 +113,11 @@ pub enum SegmentError {
     /// Something is there that is no header.
     #[error("the segment's header is damaged")]
     Damaged,
+    /// It was written in a layout that this release does not read any more.
+    #[error("the segment has format {0}, this release reads format {SEGMENT_FORMAT}")]
+    OlderFormat(u16),
     /// It was written in a layout this release does not know.
-    #[error("the segment has format {0}, this release reads format 1: upgrade this node")]
+    #[error("the segment has format {0}, this release reads format {SEGMENT_FORMAT}: upgrade this node")]
     NewerFormat(u16),
 }
 
@@ -160,8 +163,10 @@ impl SegmentHeader {
         if raw.magic != MAGIC || crc32c(&raw.as_bytes()[CHECKED_FROM..]) != raw.checksum.get() {
             return Err(SegmentError::Damaged);
         }
-        if raw.format.get() > SEGMENT_FORMAT {
-            return Err(SegmentError::NewerFormat(raw.format.get()));
+        match raw.format.get() {
+            SEGMENT_FORMAT => {}
+            older @ ..SEGMENT_FORMAT => return Err(SegmentError::OlderFormat(older)),
+            newer => return Err(SegmentError::NewerFormat(newer)),
         }
         if !is_segment_size(raw.size.get()) || raw.number.get() == 0 {
             return Err(SegmentError::Damaged);

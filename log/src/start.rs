@@ -1,18 +1,18 @@
-//! The content of a segment's first block: where the stream continues, after which block, and what came before.
+//! The content of a segment's first block: which terms and versions of the service came before.
 //!
 //! | offset | size | field | meaning |
 //! |---|---|---|---|
-//! | 0 | 8 | previous | segment that holds the block before this one, 0 if there is none |
-//! | 8 | 8 | previous_sequence | sequence of that block, 0 if there is none |
-//! | 16 | 8 | known_end | the log once reached up to here before damage was found; 0 if it is whole |
-//! | 24 | 2 | cause | why the log goes on here: see [`StartCause`] |
-//! | 26 | 2 | format | version of this layout, 1 |
-//! | 28 | 4 | runs_len | runs that follow |
-//! | 32 | 4 | versions_len | service versions that follow the runs |
-//! | 36 | 4 | reserved | zero |
+//! | 0 | 2 | format | version of this layout, 2 |
+//! | 2 | 2 | reserved | zero |
+//! | 4 | 4 | runs_len | runs that follow |
+//! | 8 | 4 | versions_len | service versions that follow the runs |
+//! | 12 | 4 | reserved_2 | zero |
 //!
 //! Then `runs_len` times term and first position (16 bytes), then `versions_len` times position and version (8 + 8
 //! bytes). Only what began below the block's first position is listed, the newest if there is more than fits.
+//!
+//! Where the stream continues, after which block and why is in the block's header: that is all that recovery needs of a
+//! segment in the middle of the log. The lists are needed only when all before them is gone.
 //!
 //! The block's `chain` names the last good block before it. That is what allows a later recovery to leave whatever
 //! stands behind that block in older segments: it was left already.
@@ -23,10 +23,9 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::block::CONTENT_SIZE_MAX;
-use crate::segment::SegmentNumber;
 
 /// The version of the layout above.
-pub const START_FORMAT: u16 = 1;
+pub const START_FORMAT: u16 = 2;
 /// Bytes of the fixed part.
 pub const START_HEADER_SIZE: usize = size_of::<RawStart>();
 /// Service versions that a segment start lists. More: the oldest are left out.
@@ -34,7 +33,7 @@ pub const VERSIONS_MAX: usize = 128;
 
 const PAIR_SIZE: usize = size_of::<RawPair>();
 
-const _: () = assert!(START_HEADER_SIZE == 40, "the table above says so");
+const _: () = assert!(START_HEADER_SIZE == 16, "the table above says so");
 const _: () = assert!(
     START_HEADER_SIZE + (TERM_RUNS_MAX + VERSIONS_MAX) * PAIR_SIZE <= CONTENT_SIZE_MAX,
     "the whole term table and the version history fit one block"
@@ -43,14 +42,11 @@ const _: () = assert!(
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
 struct RawStart {
-    previous: U64,
-    previous_sequence: U64,
-    known_end: U64,
-    cause: U16,
     format: U16,
+    reserved: U16,
     runs_len: U32,
     versions_len: U32,
-    reserved: U32,
+    reserved_2: U32,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -74,8 +70,19 @@ pub enum StartCause {
     Anew = 4,
 }
 
-/// What the log's owner knows of the stream so far; asked when a segment begins.
+impl StartCause {
+    /// The cause with this number.
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        [Self::Roll, Self::Torn, Self::Faulty, Self::Anew].into_iter().find(|cause| *cause as u16 == number)
+    }
+}
+
+/// What the log's owner knows of the stream so far, including all that is in the tail.
 pub trait History {
+    /// Where the run that contains the record beginning at `position` ends: the start of the next one. The newest run
+    /// ends at the stream's end or nowhere. Asked for every block, which holds one term only.
+    fn run_end(&self, position: Position) -> Position;
+
     /// Calls `each` with every known run, oldest first: the term and where its first record *begins*.
     fn runs(&self, each: &mut dyn FnMut(Term, Position));
 
@@ -86,31 +93,30 @@ pub trait History {
 }
 
 impl History for [(Term, Position)] {
+    fn run_end(&self, position: Position) -> Position {
+        // Mostly it is the newest run.
+        if self.last().is_none_or(|(_, start)| *start <= position) {
+            return Position(u64::MAX);
+        }
+        self[self.partition_point(|(_, start)| *start <= position)].1
+    }
+
     fn runs(&self, each: &mut dyn FnMut(Term, Position)) {
         self.iter().for_each(|(term, start)| each(*term, *start));
     }
 }
 
 impl History for Vec<(Term, Position)> {
+    fn run_end(&self, position: Position) -> Position {
+        self[..].run_end(position)
+    }
+
     fn runs(&self, each: &mut dyn FnMut(Term, Position)) {
         self[..].runs(each);
     }
 }
 
-/// The fixed part of a segment start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Start {
-    /// The segment with the block before; 0 for none.
-    pub previous: SegmentNumber,
-    /// The sequence of the block before.
-    pub previous_sequence: u64,
-    /// Up to where the log once reached, if it has not been filled again.
-    pub known_end: Position,
-    /// Why.
-    pub cause: StartCause,
-}
-
-/// The two lists behind the fixed part.
+/// What a segment start lists.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Lists {
     /// Term and first byte.
@@ -119,59 +125,53 @@ pub(crate) struct Lists {
     pub versions: Vec<(Position, ServiceVersion)>,
 }
 
-impl Start {
-    /// Writes the content of a segment start whose block begins at `first`; returns its size.
-    pub(crate) fn encode<H: History + ?Sized>(&self, first: Position, history: &H, out: &mut [u8]) -> usize {
-        let runs_len = count(TERM_RUNS_MAX, |each| history.runs(&mut |_, start| each(start < first)));
-        let versions_len = count(VERSIONS_MAX, |each| history.versions(&mut |at, _| each(at <= first)));
-        let raw = RawStart {
-            previous: U64::new(self.previous.0),
-            previous_sequence: U64::new(self.previous_sequence),
-            known_end: U64::new(self.known_end.0),
-            cause: U16::new(self.cause as u16),
-            format: U16::new(START_FORMAT),
-            runs_len: U32::new(to_u32(runs_len.kept)),
-            versions_len: U32::new(to_u32(versions_len.kept)),
-            reserved: U32::new(0),
-        };
-        out[..START_HEADER_SIZE].copy_from_slice(raw.as_bytes());
-        let mut pairs = Pairs { out, size: START_HEADER_SIZE };
-        let mut skip = runs_len.skipped;
-        history.runs(&mut |term, start| pairs.put(start < first, &mut skip, term.0, start.0));
-        let mut skip = versions_len.skipped;
-        history.versions(&mut |at, version| pairs.put(at <= first, &mut skip, at.0, u64::from(version.0)));
-        assert_eq!(
-            pairs.size,
-            START_HEADER_SIZE + (runs_len.kept + versions_len.kept) * PAIR_SIZE,
-            "the history tells the same twice"
-        );
-        pairs.size
+impl History for Lists {
+    fn run_end(&self, position: Position) -> Position {
+        self.runs.run_end(position)
     }
 
-    /// Reads the fixed part.
-    pub(crate) fn decode(content: &[u8]) -> Option<Self> {
-        let raw = RawStart::ref_from_bytes(content.get(..START_HEADER_SIZE)?).ok()?;
-        let cause = match raw.cause.get() {
-            1 => StartCause::Roll,
-            2 => StartCause::Torn,
-            3 => StartCause::Faulty,
-            4 => StartCause::Anew,
-            _ => return None,
-        };
-        let pairs = raw.runs_len.get() as usize + raw.versions_len.get() as usize;
-        (raw.format.get() == START_FORMAT && content.len() == START_HEADER_SIZE + pairs * PAIR_SIZE).then_some(Self {
-            previous: SegmentNumber(raw.previous.get()),
-            previous_sequence: raw.previous_sequence.get(),
-            known_end: Position(raw.known_end.get()),
-            cause,
-        })
+    fn runs(&self, each: &mut dyn FnMut(Term, Position)) {
+        self.runs.runs(each);
+    }
+
+    fn versions(&self, each: &mut dyn FnMut(Position, ServiceVersion)) {
+        self.versions.iter().for_each(|(at, version)| each(*at, *version));
     }
 }
 
+/// Writes the content of a segment start whose block begins at `first`; returns its size.
+pub(crate) fn encode<H: History + ?Sized>(first: Position, history: &H, out: &mut [u8]) -> usize {
+    let runs_len = count(TERM_RUNS_MAX, |each| history.runs(&mut |_, start| each(start < first)));
+    let versions_len = count(VERSIONS_MAX, |each| history.versions(&mut |at, _| each(at <= first)));
+    let raw = RawStart {
+        format: U16::new(START_FORMAT),
+        reserved: U16::new(0),
+        runs_len: U32::new(to_u32(runs_len.kept)),
+        versions_len: U32::new(to_u32(versions_len.kept)),
+        reserved_2: U32::new(0),
+    };
+    out[..START_HEADER_SIZE].copy_from_slice(raw.as_bytes());
+    let mut pairs = Pairs { out, size: START_HEADER_SIZE };
+    let mut skip = runs_len.skipped;
+    history.runs(&mut |term, start| pairs.put(start < first, &mut skip, term.0, start.0));
+    let mut skip = versions_len.skipped;
+    history.versions(&mut |at, version| pairs.put(at <= first, &mut skip, at.0, u64::from(version.0)));
+    assert_eq!(
+        pairs.size,
+        START_HEADER_SIZE + (runs_len.kept + versions_len.kept) * PAIR_SIZE,
+        "the history tells the same twice"
+    );
+    pairs.size
+}
+
 impl Lists {
-    /// Reads the lists of a content that [`Start::decode`] took.
+    /// Reads what [`encode`] wrote.
     pub(crate) fn decode(content: &[u8]) -> Option<Self> {
         let raw = RawStart::ref_from_bytes(content.get(..START_HEADER_SIZE)?).ok()?;
+        let listed = raw.runs_len.get() as usize + raw.versions_len.get() as usize;
+        if raw.format.get() != START_FORMAT || content.len() != START_HEADER_SIZE + listed * PAIR_SIZE {
+            return None;
+        }
         let pairs = <[RawPair]>::ref_from_bytes(&content[START_HEADER_SIZE..]).ok()?;
         let (runs, versions) = pairs.split_at_checked(raw.runs_len.get() as usize)?;
         let version = |pair: &RawPair| {
@@ -228,6 +228,10 @@ mod tests {
     struct Both;
 
     impl History for Both {
+        fn run_end(&self, position: Position) -> Position {
+            Position((position.0 / 64 + 1) * 64)
+        }
+
         fn runs(&self, each: &mut dyn FnMut(Term, Position)) {
             for term in 1..=20_000 {
                 each(Term(term), Position(term * 64));
@@ -241,24 +245,14 @@ mod tests {
         }
     }
 
-    const START: Start = Start {
-        previous: SegmentNumber(4),
-        previous_sequence: 17,
-        known_end: Position(4096),
-        cause: StartCause::Faulty,
-    };
-
     #[test]
     fn layout_is_the_documented_one() {
         let offsets = [
-            ("previous", core::mem::offset_of!(RawStart, previous), 8),
-            ("previous_sequence", core::mem::offset_of!(RawStart, previous_sequence), 8),
-            ("known_end", core::mem::offset_of!(RawStart, known_end), 8),
-            ("cause", core::mem::offset_of!(RawStart, cause), 2),
             ("format", core::mem::offset_of!(RawStart, format), 2),
+            ("reserved", core::mem::offset_of!(RawStart, reserved), 2),
             ("runs_len", core::mem::offset_of!(RawStart, runs_len), 4),
             ("versions_len", core::mem::offset_of!(RawStart, versions_len), 4),
-            ("reserved", core::mem::offset_of!(RawStart, reserved), 4),
+            ("reserved_2", core::mem::offset_of!(RawStart, reserved_2), 4),
         ];
         crate::layout::check(include_str!("start.rs"), &offsets, START_HEADER_SIZE);
     }
@@ -266,22 +260,31 @@ mod tests {
     #[test]
     fn lists_what_began_before_and_the_newest_of_it() {
         let mut out = vec![0; CONTENT_SIZE_MAX];
-        let size = START.encode(Position(19_001 * 64), &Both, &mut out);
-        assert_eq!(Start::decode(&out[..size]), Some(START));
+        let size = encode(Position(19_001 * 64), &Both, &mut out);
         let lists = Lists::decode(&out[..size]).expect("just encoded");
         assert_eq!(lists.runs.len(), TERM_RUNS_MAX);
         assert_eq!(lists.runs.last(), Some(&(Term(19_000), Position(19_000 * 64))));
         assert_eq!(lists.versions.len(), VERSIONS_MAX);
         assert_eq!(lists.versions.last(), Some(&(Position(200 * 64), ServiceVersion(200))));
-        assert_eq!(Start::decode(&out[..size - 1]), None);
+        assert_eq!(Lists::decode(&out[..size - 1]), None);
+        let mut again = vec![0; CONTENT_SIZE_MAX];
+        assert!(encode(Position(19_001 * 64), &lists, &mut again) == size && again == out, "the same bytes");
     }
 
     #[test]
-    fn an_empty_history_is_forty_bytes() {
+    fn an_empty_history_is_sixteen_bytes() {
         let runs: &[(Term, Position)] = &[(Term(1), Position(0))];
         let mut out = vec![0; CONTENT_SIZE_MAX];
-        let size = START.encode(Position(0), runs, &mut out);
+        let size = encode(Position(0), runs, &mut out);
         assert_eq!(size, START_HEADER_SIZE);
         assert_eq!(Lists::decode(&out[..size]), Some(Lists::default()));
+    }
+
+    #[test]
+    fn runs_end_where_the_next_begins() {
+        let runs = [(Term(1), Position(0)), (Term(4), Position(64)), (Term(5), Position(256))];
+        let ends = [0, 63, 64, 255, 256, 1000].map(|at| runs[..].run_end(Position(at)).0);
+        assert_eq!(ends, [64, 64, 256, 256, u64::MAX, u64::MAX]);
+        assert_eq!(runs[..0].run_end(Position(0)), Position(u64::MAX));
     }
 }

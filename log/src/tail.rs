@@ -12,7 +12,7 @@
 
 use evershard_protocol::Position;
 use evershard_protocol::limits::RECORD_SIZE_MAX;
-use evershard_protocol::record::{Draft, Record};
+use evershard_protocol::record::{Draft, Kind, Record};
 use std::collections::VecDeque;
 
 /// There is no room: the record was not taken, the tail is as before. Wait until `floor` can rise.
@@ -32,6 +32,8 @@ pub struct Tail {
     /// walk record by record.
     marks: VecDeque<Position>,
     mark_step: u64,
+    /// Where the records in memory end that change the configuration, ascending.
+    memberships: VecDeque<Position>,
 }
 
 /// Where the stream lies in the buffer.
@@ -47,6 +49,8 @@ struct Region {
 
 /// What is kept of marks: forgetting goes in steps of 1/1024 of the capacity.
 const MARKS: usize = 1024;
+/// Changes of the configuration in memory for which there is room from the start.
+const MEMBERSHIPS_RESERVED: usize = 64;
 
 impl Tail {
     /// An empty tail; the next record begins at `start`.
@@ -62,6 +66,7 @@ impl Tail {
             region: Region::empty(start),
             marks: VecDeque::with_capacity(MARKS + 2),
             mark_step,
+            memberships: VecDeque::with_capacity(MEMBERSHIPS_RESERVED),
         }
     }
 
@@ -92,6 +97,7 @@ impl Tail {
         let index = self.make_room(size, floor)?;
         let end = draft.encode(self.region.end, &mut self.buffer[index..index + size]);
         self.advance(index, end);
+        self.note_kind(draft.kind as u16, end);
         Ok(end)
     }
 
@@ -108,8 +114,10 @@ impl Tail {
         assert_eq!(parsed.bytes.len(), record.len(), "one record, with its padding");
         let end = parsed.header.position;
         let index = self.make_room(record.len(), floor)?;
+        let kind = parsed.header.kind;
         self.buffer[index..index + record.len()].copy_from_slice(record);
         self.advance(index, end);
+        self.note_kind(kind, end);
         Ok(end)
     }
 
@@ -141,12 +149,32 @@ impl Tail {
         while self.marks.back().is_some_and(|mark| *mark > to) {
             self.marks.pop_back();
         }
+        while self.memberships.back().is_some_and(|end| *end > to) {
+            self.memberships.pop_back();
+        }
     }
 
     /// Becomes empty; the next record begins at `start`.
     pub fn reset(&mut self, start: Position) {
         self.region = Region::empty(start);
         self.marks.clear();
+        self.memberships.clear();
+    }
+
+    /// How many records of [from, to), which is in memory, change the configuration.
+    pub(crate) fn memberships_within(&self, from: Position, to: Position) -> u16 {
+        let within = self.memberships.iter().filter(|end| **end > from && **end <= to).count();
+        u16::try_from(within).unwrap_or(u16::MAX)
+    }
+
+    fn note_kind(&mut self, kind: u16, end: Position) {
+        if kind == Kind::Membership as u16 {
+            // What was forgotten meanwhile was written to disk before.
+            while self.memberships.front().is_some_and(|end| *end <= self.region.start) {
+                self.memberships.pop_front();
+            }
+            self.memberships.push_back(end);
+        }
     }
 
     /// The bytes of [from, to), in two slices because of the wrap; the second may be empty. `None` if they are

@@ -7,11 +7,12 @@
 use evershard_protocol::{Position, Term};
 use std::collections::VecDeque;
 
-use crate::block::{BLOCK_HEADER_SIZE, BlockDraft, BlockKind, CONTENT_SIZE_MAX, WRITE_SIZE_MAX};
+use crate::block::{BLOCK_HEADER_SIZE, BlockDraft, BlockHeader, BlockKind, CONTENT_SIZE_MAX, WRITE_SIZE_MAX};
+use crate::hole::{self, HOLES_MAX, Hole};
 use crate::recovery::Recovered;
 use crate::segment::{SEGMENT_HEADER_SIZE, SegmentHeader, SegmentNumber, is_segment_size};
-use crate::start::{History, Start, StartCause};
-use crate::table::BlockTable;
+use crate::start::{self, History, StartCause};
+use crate::table::{BlockTable, Location};
 use crate::tail::Tail;
 
 /// Writes in flight that a configuration may ask for. More: the configuration is refused.
@@ -67,17 +68,13 @@ pub struct Write {
 pub(crate) struct Place {
     /// The segment being written and the offset of its next block; `None`: the next block begins a new segment.
     pub current: Option<(SegmentHeader, u64)>,
-    /// Sequence of the last block, 0 for none.
-    pub sequence: u64,
-    /// Header checksum of the last block, 0 for none.
-    pub chain: u32,
-    /// Segment of the last block, 0 for none.
-    pub previous: SegmentNumber,
+    /// Header of the last block.
+    pub last: Option<BlockHeader>,
     /// Why the next segment will begin.
     pub cause: StartCause,
     /// The highest number that any segment has.
     pub highest: SegmentNumber,
-    /// See [`Start::known_end`]; 0 if the log is whole.
+    /// See [`BlockDraft::known_end`]; 0 if the log is whole.
     pub known_end: Position,
 }
 
@@ -85,13 +82,26 @@ impl Place {
     /// Of a log that has nothing yet.
     pub(crate) const FRESH: Self = Self {
         current: None,
-        sequence: 0,
-        chain: 0,
-        previous: SegmentNumber(0),
+        last: None,
         cause: StartCause::Roll,
         highest: SegmentNumber(0),
         known_end: Position::ZERO,
     };
+
+    /// Sequence of the last block, 0 for none.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.last.map_or(0, |last| last.draft.sequence)
+    }
+
+    /// Header checksum of the last block, 0 for none.
+    pub(crate) fn chain(&self) -> u32 {
+        self.last.map_or(0, |last| last.checksum)
+    }
+
+    /// Segment of the last block, 0 for none.
+    pub(crate) fn previous(&self) -> SegmentNumber {
+        self.last.map_or(SegmentNumber(0), |last| last.draft.segment)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +136,8 @@ pub struct Writer {
     /// End of the last block handed out, whatever was cut since.
     block_end: Position,
     durable: Position,
+    /// Blocks below `durable` that do not read back, ascending. They count: they are known, and somebody has them.
+    holes: Vec<Hole>,
     failed: bool,
 }
 
@@ -144,6 +156,8 @@ impl Writer {
         table.reserve_segments(config.segment_size, SEGMENTS_RESERVED);
         let mut segments = recovered.segments.clone();
         segments.reserve(SEGMENTS_RESERVED);
+        let mut holes = Vec::with_capacity(HOLES_MAX);
+        holes.extend_from_slice(&recovered.holes);
         Self {
             config,
             place: recovered.place,
@@ -156,6 +170,7 @@ impl Writer {
             submitted: recovered.end,
             block_end: recovered.end,
             durable: recovered.end,
+            holes,
             failed: false,
         }
     }
@@ -181,11 +196,11 @@ impl Writer {
     }
 
     /// Fills `out` with the next block, if there is one to write: everything in the tail that was not handed out yet,
-    /// cut at a record boundary. `out` is the caller's aligned buffer.
+    /// cut at a record boundary and where the term changes. `out` is the caller's aligned buffer.
     ///
     /// # Panics
-    /// If `out` is smaller than [`WRITE_SIZE_MAX`], or the tail forgot what was not handed out: its floor must not
-    /// rise above [`Writer::submitted`].
+    /// If `out` is smaller than [`WRITE_SIZE_MAX`], the tail forgot what was not handed out (its floor must not rise
+    /// above [`Writer::submitted`]), or the history does not reach as far as the tail.
     pub fn plan<H: History + ?Sized>(&mut self, tail: &Tail, committed: Position, history: &H, out: &mut [u8]) -> Plan {
         assert!(out.len() >= WRITE_SIZE_MAX, "the buffer takes the largest block");
         if self.failed {
@@ -201,7 +216,9 @@ impl Writer {
         if let Some((header, offset)) = self.place.current {
             let room = usize::try_from(header.size - offset).unwrap_or(usize::MAX);
             let content_max = room.saturating_sub(BLOCK_HEADER_SIZE).min(CONTENT_SIZE_MAX);
-            let cut = tail.boundary_within(self.submitted, self.submitted.advance(content_max as u64));
+            let run_end = history.run_end(self.submitted);
+            assert!(run_end > self.submitted, "the history knows the term of what is to be written");
+            let cut = tail.boundary_within(self.submitted, self.submitted.advance(content_max as u64).min(run_end));
             if cut > self.submitted {
                 return Plan::Write(self.data_block(header, offset, tail, cut, committed, out));
             }
@@ -226,7 +243,8 @@ impl Writer {
         out[BLOCK_HEADER_SIZE..BLOCK_HEADER_SIZE + high.len()].copy_from_slice(high);
         out[BLOCK_HEADER_SIZE + high.len()..BLOCK_HEADER_SIZE + used].copy_from_slice(low);
         let term = tail.record_from(self.submitted).expect("there is something to write").header.term;
-        let draft = self.draft(BlockKind::Data, segment, offset, committed, term);
+        let memberships = tail.memberships_within(self.submitted, cut);
+        let draft = BlockDraft { memberships, ..self.draft(BlockKind::Data, segment, offset, committed, term) };
         self.hand_out(&draft, segment, used, cut, out)
     }
 
@@ -237,15 +255,9 @@ impl Writer {
         history: &H,
         out: &mut [u8],
     ) -> Write {
-        let start = Start {
-            previous: self.place.previous,
-            previous_sequence: self.place.sequence,
-            known_end: self.place.known_end,
-            cause: self.place.cause,
-        };
-        let used = start.encode(self.submitted, history, &mut out[BLOCK_HEADER_SIZE..WRITE_SIZE_MAX]);
+        let used = start::encode(self.submitted, history, &mut out[BLOCK_HEADER_SIZE..WRITE_SIZE_MAX]);
         let offset = SEGMENT_HEADER_SIZE as u64;
-        let draft = self.draft(BlockKind::SegmentStart, segment, offset, committed, Term(0));
+        let draft = self.draft(BlockKind::SegmentStart(self.place.cause), segment, offset, committed, Term(0));
         self.place.cause = StartCause::Roll;
         self.hand_out(&draft, segment, used, self.submitted, out)
     }
@@ -260,9 +272,9 @@ impl Writer {
     ) -> BlockDraft {
         BlockDraft {
             kind,
-            chain: self.place.chain,
-            sequence: self.place.sequence + 1,
-            settled: self.place.sequence - self.in_flight.len() as u64,
+            chain: self.place.chain(),
+            sequence: self.place.sequence() + 1,
+            settled: self.place.sequence() - self.in_flight.len() as u64,
             nonce: segment.nonce,
             segment: segment.number,
             offset,
@@ -270,6 +282,9 @@ impl Writer {
             durable: self.durable,
             committed,
             term,
+            previous: self.place.previous(),
+            known_end: self.place.known_end,
+            memberships: 0,
         }
     }
 
@@ -282,15 +297,13 @@ impl Writer {
         end: Position,
         out: &mut [u8],
     ) -> Write {
-        let sealed = draft.seal(used, out);
+        let sealed = draft.seal(used, self.place.last.as_ref(), out);
         let next = draft.offset + sealed.size as u64;
         assert!(next <= segment.size, "a block was cut to the room there is");
         self.table.note(draft.first, segment.number, draft.offset, draft.first < self.block_end);
         self.in_flight.push_back(InFlight { sequence: draft.sequence, end, state: State::Pending });
         self.pending += 1;
-        self.place.sequence = draft.sequence;
-        self.place.chain = sealed.checksum;
-        self.place.previous = segment.number;
+        self.place.last = Some(sealed);
         self.place.current = Some((segment, next));
         if end >= self.place.known_end {
             self.place.known_end = Position::ZERO;
@@ -335,6 +348,7 @@ impl Writer {
         self.submitted = to;
         self.durable = self.durable.min(to);
         self.table.truncate(to);
+        hole::truncate(&mut self.holes, to);
     }
 
     /// The stream begins anew at `start`, where a durable snapshot takes the place of everything before. The next block
@@ -348,6 +362,7 @@ impl Writer {
         self.block_end = start;
         self.durable = start;
         self.table.clear();
+        self.holes.clear();
         self.place.current = None;
         self.place.cause = StartCause::Anew;
         if start >= self.place.known_end {
@@ -358,7 +373,45 @@ impl Writer {
     /// The files of the segments below `segment` are gone (deleted lowest first), because a snapshot covers them.
     pub fn forget_before(&mut self, segment: SegmentNumber) {
         self.table.forget_before(segment);
+        self.holes.retain(|hole| hole.segment() >= segment);
         self.segments.retain(|header| header.number >= segment);
+    }
+
+    /// Notes a block that did not read back; `false` if it is noted already, is not part of the log any more, or there
+    /// are [`HOLES_MAX`] of them.
+    pub fn note_hole(&mut self, hole: &Hole) -> bool {
+        // If the stream was cut below it and written anew, the table names a later place.
+        let leads_there = |at: Location| (at.segment, at.offset) <= (hole.segment(), hole.offset());
+        let is_here = hole.first() < self.durable && self.table.locate(hole.first()).is_some_and(leads_there);
+        if !is_here {
+            return false;
+        }
+        let place = self.holes.partition_point(|other| other.first() < hole.first());
+        let noted = self.holes.get(place).is_some_and(|other| other.first() == hole.first());
+        if noted || self.holes.len() == HOLES_MAX {
+            return false;
+        }
+        self.holes.insert(place, *hole);
+        hole::truncate(&mut self.holes, self.submitted);
+        true
+    }
+
+    /// A block was repaired in its place, durably: it reads back again.
+    pub fn on_repaired(&mut self, segment: SegmentNumber, offset: u64) {
+        self.holes.retain(|hole| hole.segment() != segment || hole.offset() != offset);
+    }
+
+    /// The blocks that do not read back, ascending.
+    #[must_use]
+    pub fn holes(&self) -> &[Hole] {
+        &self.holes
+    }
+
+    /// The hole through which `position` goes, if there is one: reading stops there.
+    #[must_use]
+    pub fn hole_at(&self, position: Position) -> Option<&Hole> {
+        let behind = self.holes.partition_point(|hole| hole.first() <= position);
+        self.holes[..behind].last().filter(|hole| position < hole.until())
     }
 
     /// Handed to the disk up to here.

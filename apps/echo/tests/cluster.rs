@@ -2,6 +2,7 @@
 
 mod members;
 mod processes;
+mod repair;
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};

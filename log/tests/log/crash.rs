@@ -131,6 +131,30 @@ fn a_cut_in_the_middle_of_an_overwrite() {
     }
 }
 
+/// Scenario 15: of two blocks in flight every pair of parts may be there. Nothing was acknowledged, so nothing is a hole.
+#[test]
+fn torn_writes_of_every_shape() {
+    let parts: [fn(usize) -> bool; 5] =
+        [|_| false, |_| true, |sector| sector == 0, |sector| sector != 0, |sector| sector % 2 == 0];
+    for first in parts {
+        for second in parts {
+            let mut replica = Replica::new(12);
+            replica.append(b"acknowledged");
+            replica.flush();
+            let acknowledged = replica.writer.durable();
+            for byte in [1, 2] {
+                replica.append(&[byte; 5000]);
+                assert!(matches!(replica.plan(), Plan::Write(_)));
+            }
+            replica.disk.tear(&[first, second]);
+            let recovered = replica.crash();
+            let whole = [first, second].iter().take_while(|written| written(1) && written(0)).count();
+            assert_eq!(replica.boundaries(acknowledged).len(), 1 + whole);
+            assert!(recovered.holes.is_empty());
+        }
+    }
+}
+
 /// A completion that comes late for what was cut since acknowledges only what is still the stream.
 #[test]
 fn a_late_completion_acknowledges_nothing_that_was_cut() {

@@ -2,7 +2,8 @@
 //!
 //! Fault model. A write is split into sectors of 512 bytes, and each is written whole or not at all. Writes in flight
 //! have no order among each other. At a power cut every sector of every unfinished write is there or not, by chance;
-//! what was complete stays. Rot changes bits of any sector or makes it zero. A deleted file is gone.
+//! what was complete stays. Rot changes bits of any sector or makes it zero. A deleted file is gone. A disk may give
+//! back zeros where something was written, once for each place, and the right bytes the next time.
 
 use evershard_log::{Identity, SegmentHeader, SegmentNumber, SegmentSource, Write};
 use evershard_protocol::{ClusterId, NodeId, ShardId};
@@ -34,6 +35,8 @@ pub struct Disk {
     pub files: BTreeMap<SegmentNumber, Vec<u8>>,
     numbers: Vec<SegmentNumber>,
     in_flight: Vec<(Write, Vec<u8>)>,
+    /// Places that read as zeros the first time.
+    pub stale: Vec<(SegmentNumber, u64)>,
 }
 
 impl Disk {
@@ -52,6 +55,12 @@ impl Disk {
 
     pub fn submit(&mut self, write: Write, bytes: &[u8]) {
         self.in_flight.push((write, bytes.to_vec()));
+    }
+
+    /// A repair: written and durable.
+    pub fn overwrite(&mut self, segment: SegmentNumber, offset: u64, bytes: &[u8]) {
+        let offset = usize::try_from(offset).expect("small");
+        self.files.get_mut(&segment).expect("it is there")[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
     pub fn in_flight(&self) -> usize {
@@ -78,6 +87,13 @@ impl Disk {
                     self.apply(&write, &bytes, |_| random.below(3) > 0);
                 }
             }
+        }
+    }
+
+    /// The power goes, and of each write in flight, oldest first, these sectors are there.
+    pub fn tear(&mut self, written: &[fn(usize) -> bool]) {
+        for ((write, bytes), written) in std::mem::take(&mut self.in_flight).into_iter().zip(written) {
+            self.apply(&write, &bytes, written);
         }
     }
 
@@ -110,8 +126,16 @@ impl SegmentSource for Disk {
 
     fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
         assert!(offset.is_multiple_of(4096) && out.len().is_multiple_of(4096), "as O_DIRECT wants it");
-        let offset = usize::try_from(offset).expect("small");
-        out.copy_from_slice(&self.files[&segment][offset..offset + out.len()]);
+        let at = usize::try_from(offset).expect("small");
+        out.copy_from_slice(&self.files[&segment][at..at + out.len()]);
+        self.stale.retain(|(number, place)| {
+            let read = *number == segment && (offset..offset + out.len() as u64).contains(place);
+            if read {
+                let index = usize::try_from(place - offset).expect("small");
+                out[index..index + 4096].fill(0);
+            }
+            !read
+        });
         Ok(())
     }
 }

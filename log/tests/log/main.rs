@@ -4,6 +4,7 @@
 
 mod crash;
 mod disk;
+mod holes;
 mod refusals;
 mod replica;
 mod rot;

@@ -49,18 +49,23 @@ fn a_renamed_and_a_shortened_file() {
     check(disk, &IDENTITY, &["8192 bytes"]);
 }
 
+/// Gives a segment's header or its first block another format, with the right checksum.
+fn with_format(at: usize, size: usize, format: u8) -> Disk {
+    let mut disk = three_segments();
+    let file = disk.files.get_mut(&SegmentNumber(2)).expect("it is there");
+    file[at + if at == 0 { 12 } else { 16 }] = format;
+    let checksum = crc32c(&file[at + 12..at + size]);
+    file[at + 8..at + 12].copy_from_slice(&checksum.to_le_bytes());
+    disk
+}
+
 #[test]
 fn a_newer_release() {
-    let mut disk = three_segments();
-    let file = disk.files.get_mut(&SegmentNumber(2)).expect("it is there");
-    file[12] = 2;
-    let checksum = crc32c(&file[12..64]);
-    file[8..12].copy_from_slice(&checksum.to_le_bytes());
-    check(disk, &IDENTITY, &["format 2", "upgrade"]);
-    let mut disk = three_segments();
-    let file = disk.files.get_mut(&SegmentNumber(2)).expect("it is there");
-    file[4096 + 16] = 2;
-    let checksum = crc32c(&file[4096 + 12..4096 + 128]);
-    file[4096 + 8..4096 + 12].copy_from_slice(&checksum.to_le_bytes());
-    check(disk, &IDENTITY, &["format 2", "upgrade"]);
+    check(with_format(0, 64, 3), &IDENTITY, &["format 3", "upgrade"]);
+    check(with_format(4096, 128, 3), &IDENTITY, &["format 3", "upgrade"]);
+}
+
+#[test]
+fn an_older_release() {
+    check(with_format(0, 64, 1), &IDENTITY, &["format 1", "older", "begin anew"]);
 }

@@ -71,7 +71,11 @@ impl Replica {
 
     /// Appends a record; `false` if the tail is full.
     pub fn append(&mut self, payload: &[u8]) -> bool {
-        let draft = Draft::plain(Kind::Command, self.term, Timestamp(self.random.next()), payload);
+        self.append_as(Kind::Command, payload)
+    }
+
+    pub fn append_as(&mut self, kind: Kind, payload: &[u8]) -> bool {
+        let draft = Draft::plain(kind, self.term, Timestamp(self.random.next()), payload);
         let start = self.tail.end();
         let Ok(end) = self.tail.append(&draft, self.writer.submitted()) else {
             return false;
@@ -184,6 +188,7 @@ impl Replica {
             self.versions.iter().map(|version| version.stream.len()).collect::<Vec<_>>()
         );
         assert!(recovered.committed <= self.committed.min(recovered.end));
+        assert!(recovered.holes.is_empty() && recovered.mends.is_empty(), "a power cut makes no hole");
         self.resume(&recovered, stream);
         recovered
     }
@@ -215,6 +220,19 @@ impl Replica {
     /// Recovers without any expectation.
     pub fn recovered(&mut self) -> Recovered {
         recover(&IDENTITY, self.disk.mount()).expect("no operator needed")
+    }
+
+    /// Repairs what recovery could restore and what it found missing, from the model of the stream.
+    pub fn repair(&mut self, recovered: &Recovered) {
+        for mend in &recovered.mends {
+            self.disk.overwrite(mend.segment, mend.offset, &mend.bytes);
+        }
+        for hole in &recovered.holes {
+            let stream = &self.stream[self.index(hole.first())..self.index(hole.end())];
+            let size = hole.rebuild(stream, &mut self.buffer).expect("the very bytes");
+            assert_eq!(size, hole.size());
+            self.disk.overwrite(hole.segment(), hole.offset(), &self.buffer[..size]);
+        }
     }
 
     /// Reads the durable stream through the writer's table, as catch-up does.

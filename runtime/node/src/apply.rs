@@ -10,6 +10,7 @@ use evershard_service::Service;
 use crate::core::Core;
 use crate::env::{Chunk, Env, ReadFailure, ReadPurpose, ReadRequest};
 use crate::notice::{HaltReason, Notice};
+use crate::repair::READS_MAX;
 use crate::replica::Applied;
 
 /// Bytes of log applied in one turn at most: a replica that catches up still answers its peers in between.
@@ -24,6 +25,8 @@ pub struct Replay {
     /// The question that is under way.
     asked: Option<u64>,
     tickets: u64,
+    /// Reads in a row that failed.
+    faults: u8,
 }
 
 impl Replay {
@@ -104,23 +107,45 @@ impl<S: Service> Core<S> {
     }
 
     pub(crate) fn on_read(&mut self, request: &ReadRequest, chunk: Result<Chunk, ReadFailure>) {
-        if let Err(failure) = chunk {
-            self.notice(match failure {
-                ReadFailure::Disk(errno) => Notice::ReadFailed(errno),
-                ReadFailure::Faulty => Notice::Faulty(request.from),
-            });
+        match &chunk {
+            Err(ReadFailure::Disk(errno)) => self.notice(Notice::ReadFailed(*errno)),
+            Err(ReadFailure::Faulty | ReadFailure::Hole(_)) => self.notice(Notice::Faulty(request.from)),
+            Ok(_) => {}
         }
         match request.purpose {
-            ReadPurpose::Peer(node) => self.on_peer_read(node, request, chunk.ok()),
+            ReadPurpose::Peer(node) => self.on_peer_read(node, request, chunk),
+            ReadPurpose::Repair(node) => self.on_repair_read(node, request, chunk),
             ReadPurpose::Apply if self.replay.asked == Some(request.ticket) => {
                 self.replay.asked = None;
-                if chunk == Err(ReadFailure::Faulty) && self.replica.halted.is_none() {
-                    self.replica.halted = Some((request.from, HaltReason::Faulty));
-                    self.notice(Notice::Halted(request.from, HaltReason::Faulty));
-                }
-                self.replay.next = chunk.ok().filter(|chunk| !chunk.bytes.is_empty());
+                self.on_replay_read(request.from, chunk);
             }
             ReadPurpose::Apply => {}
+        }
+    }
+
+    /// What does not read back is read again before anything is concluded. Then applying waits for a repair, or ends where
+    /// nobody can know what was there.
+    fn on_replay_read(&mut self, from: Position, chunk: Result<Chunk, ReadFailure>) {
+        self.replay.next = None;
+        let failure = match chunk {
+            Ok(chunk) => {
+                self.replay.faults = 0;
+                self.replay.next = Some(chunk).filter(|chunk| !chunk.bytes.is_empty());
+                return;
+            }
+            Err(ReadFailure::Disk(_)) => return,
+            Err(failure) => failure,
+        };
+        self.replay.faults += 1;
+        if self.replay.faults < READS_MAX {
+            return;
+        }
+        self.replay.faults = 0;
+        if let ReadFailure::Hole(hole) = failure {
+            self.note_hole(&hole);
+        } else if from == self.replica.applied && self.replica.halted.is_none() {
+            self.replica.halted = Some((from, HaltReason::Faulty));
+            self.notice(Notice::Halted(from, HaltReason::Faulty));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Work off the critical cores: preparing segments and reading the log back.
+//! Work off the critical cores: preparing segments, reading the log back, and repairing it.
 //!
 //! One glommio executor per node, pinned to a non-critical core if there is one, serves the desks of all shards. A desk
 //! is three bounded rings: work, answers, notices; no lock is shared with a shard. The executor looks at the desks
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use evershard_log::{BLOCK_ALIGNMENT, SegmentHeader, SegmentNumber, segment_file_name};
 use evershard_protocol::{NodeId, ShardId};
+use evershard_sys::buffer::AlignedBuffer;
 use evershard_sys::file::LogFile;
 use glommio::io::{DmaFile, OpenOptions};
 use glommio::timer::sleep;
@@ -44,12 +45,21 @@ const ZEROS_SIZE: usize = 512 * 1024;
 const IO_MEMORY_SIZE: usize = 1024 * 1024;
 
 /// Something to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Work {
     /// Make a segment file: header, then zeros, all written, so that later writes change no metadata.
     Prepare(SegmentHeader),
     /// Read log content back.
     Read(ReadRequest),
+    /// Write a block again, where it was, and see that it is there.
+    Repair {
+        /// The segment.
+        segment: SegmentNumber,
+        /// Where in its file.
+        offset: u64,
+        /// The whole block.
+        block: AlignedBuffer,
+    },
 }
 
 /// Something done.
@@ -66,6 +76,15 @@ pub enum Answer {
     NotPrepared {
         /// Why.
         errno: i32,
+    },
+    /// The block was written and reads back, or not.
+    Repaired {
+        /// The segment.
+        segment: SegmentNumber,
+        /// Where in its file.
+        offset: u64,
+        /// The error's number, if it failed.
+        outcome: Result<(), i32>,
     },
     /// What was read.
     Read {
@@ -236,6 +255,11 @@ async fn serve(desks: &[Arc<Desk>], stop: &Arc<AtomicBool>) {
                         let chunk = read(&desk.directory, &request).await;
                         desk.answer(Answer::Read { request, chunk }, stop);
                     }
+                    Work::Repair { segment, offset, block } => {
+                        let outcome = repair(&desk.directory, segment, offset, &block).await;
+                        let outcome = outcome.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+                        desk.answer(Answer::Repaired { segment, offset, outcome }, stop);
+                    }
                 }
             }
         }
@@ -298,6 +322,24 @@ async fn read(directory: &Path, request: &ReadRequest) -> Result<Chunk, ReadFail
     let outcome = read_from(&file, request).await;
     file.close().await.map_err(io_error).map_err(failed)?;
     outcome
+}
+
+async fn repair(directory: &Path, segment: SegmentNumber, offset: u64, block: &[u8]) -> io::Result<()> {
+    let path = directory.join(segment_file_name(segment));
+    let file = OpenOptions::new().read(true).write(true).dma_open(&path).await.map_err(io_error)?;
+    let outcome = rewrite(&file, offset, block).await;
+    file.close().await.map_err(io_error)?;
+    outcome
+}
+
+async fn rewrite(file: &DmaFile, offset: u64, block: &[u8]) -> io::Result<()> {
+    let mut buffer = file.alloc_dma_buffer(block.len());
+    buffer.as_bytes_mut().copy_from_slice(block);
+    let written = file.write_at(buffer, offset).await.map_err(io_error)?;
+    file.fdatasync().await.map_err(io_error)?;
+    let found = file.read_at_aligned(offset, block.len()).await.map_err(io_error)?;
+    let there = written == block.len() && found[..] == *block;
+    if there { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
 }
 
 async fn open(directory: &Path, segment: SegmentNumber) -> io::Result<DmaFile> {

@@ -1,6 +1,6 @@
 //! Reading the log back: from raw bytes of a segment's file to a [`Chunk`] of records, without IO.
 
-use evershard_log::{Location, SegmentHeader, read_blocks};
+use evershard_log::{Location, ReadError, SegmentHeader, read_blocks};
 
 use crate::env::{Chunk, ReadFailure, ReadRequest};
 
@@ -43,15 +43,22 @@ impl ChunkReader {
     /// Takes what was read.
     ///
     /// # Errors
-    /// [`ReadFailure::Faulty`] if it does not verify.
+    /// [`ReadFailure::Hole`] or [`ReadFailure::Faulty`] if it does not verify. What was good before that comes first:
+    /// then there is no error yet, and nothing more is wanted.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), ReadFailure> {
         let chunk = &mut self.chunk;
         let mut sink = |first, stream: &[u8]| {
             assert_eq!(first, chunk.end(), "blocks come in order without gaps");
             chunk.bytes.extend_from_slice(stream);
         };
-        let progress = read_blocks(bytes, self.nonce, self.location, self.request.from, &mut sink)
-            .map_err(|_| ReadFailure::Faulty)?;
+        let progress = match read_blocks(bytes, self.nonce, self.location, self.request.from, &mut sink) {
+            Ok(progress) => progress,
+            Err(_) if !chunk.bytes.is_empty() => {
+                self.finished = true;
+                return Ok(());
+            }
+            Err(ReadError::Faulty { hole, .. }) => return Err(hole.map_or(ReadFailure::Faulty, ReadFailure::Hole)),
+        };
         self.finished = progress.finished || progress.next_offset == self.location.offset;
         self.location.offset = progress.next_offset;
         self.location.position = progress.position_reached;

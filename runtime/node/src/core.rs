@@ -22,6 +22,7 @@ use crate::notice::Notice;
 use crate::peers::PeerTable;
 use crate::placement::Placement;
 use crate::queries::Queries;
+use crate::repair::Repair;
 use crate::replica::Replica;
 use crate::start::Started;
 use crate::timers::Timer;
@@ -68,6 +69,10 @@ pub struct Counters {
     pub commands_too_large: u64,
     /// Clients cut off for not reading.
     pub clients_slow: u64,
+    /// Blocks of the log that did not read back and were repaired from another replica.
+    pub blocks_repaired: u64,
+    /// Bytes from another replica that were not what was in a block.
+    pub repairs_refused: u64,
 }
 
 /// What a leader keeps for the time of its term.
@@ -98,6 +103,7 @@ pub struct Core<S: Service> {
     pub(crate) peers: PeerTable,
     pub(crate) replica: Replica<S>,
     pub(crate) replay: Replay,
+    pub(crate) repair: Repair,
     pub(crate) leading: Option<Leading>,
     pub(crate) opens: PendingOpens,
     pub(crate) queries: Queries,
@@ -179,6 +185,7 @@ impl<S: Service> Core<S> {
             links: LinkTable::new(),
             replica: Replica::new(parts.service),
             replay: Replay::default(),
+            repair: Repair::default(),
             leading: None,
             opens: PendingOpens::new(),
             queries: Queries::default(),
@@ -240,6 +247,7 @@ impl<S: Service> Core<S> {
             Event::Closed { link } => self.on_closed(link),
             Event::SegmentPrepared { header } => self.on_segment_prepared(header),
             Event::SegmentFailed { errno } => self.on_segment_failed(errno),
+            Event::BlockRepaired { segment, offset, outcome } => self.on_block_repaired(segment, offset, outcome),
             Event::Read { request, chunk } => self.on_read(&request, chunk),
         }
     }

@@ -2,7 +2,7 @@
 
 use evershard_consensus::{Durability, HardState, Standing, TermTable};
 use evershard_log::{
-    BLOCK_ALIGNMENT, History, Location, Plan, SegmentHeader, SlotContent, WRITE_SIZE_MAX, Writer, encode_slot,
+    BLOCK_ALIGNMENT, History, Hole, Location, Plan, SegmentHeader, SlotContent, WRITE_SIZE_MAX, Writer, encode_slot,
     slot_offset,
 };
 use evershard_protocol::time::{MILLISECOND_NS, SECOND_NS};
@@ -67,13 +67,19 @@ impl Disk {
         self.writer.durable()
     }
 
-    /// Where durable log content from `position` on is to be read; `None` if there is none.
+    /// Where durable log content from `position` on is to be read; `None` if there is none, or it is in a hole.
     #[must_use]
     pub fn locate(&self, position: Position) -> Option<Location> {
-        if position >= self.durable() {
+        if position >= self.durable() || self.writer.hole_at(position).is_some() {
             return None;
         }
         self.writer.table().locate(position).map(|location| location.until(self.durable()))
+    }
+
+    /// Blocks that do not read back.
+    #[must_use]
+    pub fn holes(&self) -> &[Hole] {
+        self.writer.holes()
     }
 
     /// The error that ended all writing.
@@ -240,6 +246,10 @@ impl<S: Service> Core<S> {
 struct Terms<'a>(&'a TermTable);
 
 impl History for Terms<'_> {
+    fn run_end(&self, position: Position) -> Position {
+        self.0.run_end(position)
+    }
+
     fn runs(&self, each: &mut dyn FnMut(Term, Position)) {
         self.0.runs().for_each(|(term, start)| each(term, start));
     }

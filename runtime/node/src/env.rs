@@ -4,7 +4,7 @@
 //! is a model. The shard hands work down during a turn, [`Env::submit`] is the turn's only entry into the kernel, and
 //! [`Env::reap`] reports all that has happened since.
 
-use evershard_log::{Location, SegmentHeader, SegmentNumber};
+use evershard_log::{Hole, Location, SegmentHeader, SegmentNumber};
 use evershard_protocol::{Instant, NodeId, Position, Timestamp};
 use evershard_sys::buffer::AlignedBuffer;
 
@@ -33,6 +33,8 @@ pub enum ReadPurpose {
     Apply,
     /// For a follower that is behind what is in memory.
     Peer(NodeId),
+    /// For a replica that cannot read it any more.
+    Repair(NodeId),
 }
 
 /// Log content wanted from disk.
@@ -123,6 +125,15 @@ pub enum Event<'a> {
         /// The error's number.
         errno: i32,
     },
+    /// A block was written again in its place and reads back, or not.
+    BlockRepaired {
+        /// The segment.
+        segment: SegmentNumber,
+        /// Where in its file.
+        offset: u64,
+        /// The error's number, if it failed.
+        outcome: Result<(), i32>,
+    },
     /// Log content was read back.
     Read {
         /// The question.
@@ -133,12 +144,14 @@ pub enum Event<'a> {
 }
 
 /// Why log content could not be read back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadFailure {
     /// The disk says so.
     Disk(i32),
     /// It does not verify: the replica has it no more, though it once had.
     Faulty,
+    /// It does not verify, and it is known what is missing.
+    Hole(Box<Hole>),
 }
 
 /// How the shard may wait for the next event.
@@ -182,6 +195,10 @@ pub trait Env {
 
     /// Has log content read in the background. False as above.
     fn read_log(&mut self, request: ReadRequest) -> bool;
+
+    /// Has a block written durably in the background, at the place where it once was, and read back to see that it is
+    /// there; [`Event::BlockRepaired`] follows. False as above: then the block is lost and is to be rebuilt later.
+    fn repair_block(&mut self, segment: SegmentNumber, offset: u64, block: AlignedBuffer) -> bool;
 
     /// Tells people something, off this core. Dropped and counted when too much is said.
     fn notify(&mut self, notice: crate::notice::Notice);

@@ -3,7 +3,7 @@
 //! * [`config`]: the TOML of a node.
 //! * [`node`]: starting and stopping a node; one pinned thread per shard, one background executor.
 //! * [`shard`]: the duty cycle, straight-line. [`core`] is the state it drives, with one file per subject:
-//!   [`clients`], [`peers`], [`membership`], [`disk`], [`apply`], [`queries`], [`placement`], [`status`].
+//!   [`clients`], [`peers`], [`membership`], [`disk`], [`apply`], [`queries`], [`repair`], [`placement`], [`status`].
 //! * [`start`]: what a replica begins a new life from; [`chunk`]: log content read back.
 //! * [`env`](mod@env): the seam below a shard. [`uring`] is the production side; the simulator has another.
 //! * [`replica`], [`sessions`], [`replies`], [`timers`]: the replicated state, changed by records only.
@@ -27,6 +27,7 @@ pub mod notice;
 pub mod peers;
 pub mod placement;
 pub mod queries;
+pub mod repair;
 pub mod replica;
 pub mod replies;
 pub mod sessions;

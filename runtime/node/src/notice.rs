@@ -32,6 +32,12 @@ pub enum Notice {
     Halted(Position, HaltReason),
     /// Another configuration is in force from this position on.
     Membership(Position, Membership),
+    /// A block of the log does not read back and is asked for: its positions.
+    Repairing(Position, Position),
+    /// It was written again in its place.
+    Repaired(Position, Position),
+    /// The disk refuses to take it; tried again.
+    RepairFailed(i32),
     /// Leadership is being handed to another node.
     Transfer(NodeId),
     /// A peer remembers more of this replica than its disk has: what it heard, term and durable position.
@@ -108,6 +114,24 @@ impl Notice {
             Self::Membership(position, membership) => {
                 tracing::info!(node, shard, position = position.0, "the configuration is now {membership}");
             }
+            Self::Repairing(first, end) => tracing::warn!(
+                node,
+                shard,
+                first = first.0,
+                end = end.0,
+                "a block of the log does not read back; it is asked for from the other replicas. The disk may be failing: look at it"
+            ),
+            Self::Repaired(first, end) => tracing::info!(
+                node,
+                shard,
+                first = first.0,
+                end = end.0,
+                "a block of the log was repaired from another replica"
+            ),
+            Self::RepairFailed(errno) => tracing::error!(
+                node, shard, error = %std::io::Error::from_raw_os_error(errno),
+                "a repaired block could not be written; it is tried again. Check the disk"
+            ),
             Self::Transfer(to) => tracing::info!(node, shard, to = to.0, "handing leadership over"),
             Self::PutBack(peer, term, durable) => tracing::error!(
                 node,

@@ -12,9 +12,10 @@ use evershard_protocol::{Incarnation, Instant, NodeId, NodeSet, Position};
 use evershard_service::Service;
 
 use crate::core::Core;
-use crate::env::{Chunk, Env, LinkId, ReadPurpose, ReadRequest};
+use crate::env::{Chunk, Env, LinkId, ReadFailure, ReadPurpose, ReadRequest};
 use crate::links::Role;
 use crate::notice::Notice;
+use crate::repair::READS_MAX;
 
 /// A peer that could not be reached is tried again after this long, doubling ...
 const DIAL_NS_MIN: u64 = 10 * MILLISECOND_NS;
@@ -44,6 +45,8 @@ struct Peer {
     feed: Option<Chunk>,
     /// The question to the background that is under way.
     asked: Option<u64>,
+    /// Reads in a row that failed.
+    faults: u8,
     /// How far it has applied, as it last said.
     applied: Position,
     /// Its life, as it last said; 0 before it has said anything.
@@ -59,6 +62,7 @@ impl Peer {
             dial_ns: DIAL_NS_MIN,
             feed: None,
             asked: None,
+            faults: 0,
             applied: Position::ZERO,
             incarnation: Incarnation(0),
         }
@@ -90,6 +94,20 @@ impl PeerTable {
             Contact::Up(link) => Some(link),
             _ => None,
         }
+    }
+
+    /// Those that are connected.
+    pub fn connected(&self) -> impl Iterator<Item = (NodeId, LinkId)> + '_ {
+        self.peers.iter().filter_map(|peer| match peer.contact {
+            Contact::Up(link) => Some((peer.id, link)),
+            _ => None,
+        })
+    }
+
+    /// Names the next question to the background.
+    pub fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
     }
 
     /// How far a peer has applied, as it last said.
@@ -206,6 +224,18 @@ impl<S: Service> Core<S> {
                     && let Some(peer) = self.peers.find(node)
                 {
                     peer.applied = applied;
+                }
+                Ok(())
+            }
+            PeerFrame::RepairRequest(request) => {
+                if let Some(node) = self.peer_on(id) {
+                    self.on_repair_request(node, &request);
+                }
+                Ok(())
+            }
+            PeerFrame::RepairReply(reply, data) => {
+                if let Some(node) = self.peer_on(id) {
+                    self.on_repair_reply(node, &reply, data);
                 }
                 Ok(())
             }
@@ -444,19 +474,31 @@ impl<S: Service> Core<S> {
             return;
         }
         let Some(location) = self.disk.locate(from) else { return };
-        self.peers.tickets += 1;
-        let ticket = self.peers.tickets;
-        let request = ReadRequest { purpose: ReadPurpose::Peer(peer.id), location, from, ticket };
+        let id = peer.id;
+        let ticket = self.peers.next_ticket();
+        let request = ReadRequest { purpose: ReadPurpose::Peer(id), location, from, ticket };
         if env.read_log(request) {
-            peer.asked = Some(ticket);
+            self.peers.peers[at].asked = Some(ticket);
         }
     }
 
-    pub(crate) fn on_peer_read(&mut self, node: NodeId, request: &ReadRequest, chunk: Option<Chunk>) {
-        let Some(peer) = self.peers.find(node) else { return };
-        if peer.asked == Some(request.ticket) {
-            peer.asked = None;
-            peer.feed = chunk.filter(|chunk| !chunk.bytes.is_empty());
+    /// The peer whose link this is, if it has not come back on another one since.
+    fn peer_on(&mut self, id: LinkId) -> Option<NodeId> {
+        match self.links.get(id)?.role {
+            Role::Peer(node) if self.peers.link(node) == Some(id) => Some(node),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn on_peer_read(&mut self, node: NodeId, request: &ReadRequest, chunk: Result<Chunk, ReadFailure>) {
+        let Some(peer) = self.peers.find(node).filter(|peer| peer.asked == Some(request.ticket)) else { return };
+        peer.asked = None;
+        peer.faults = if chunk.is_ok() { 0 } else { peer.faults.saturating_add(1) };
+        let believed = peer.faults >= READS_MAX;
+        match chunk {
+            Ok(chunk) => peer.feed = Some(chunk).filter(|chunk| !chunk.bytes.is_empty()),
+            Err(ReadFailure::Hole(hole)) if believed => self.note_hole(&hole),
+            Err(_) => {}
         }
     }
 }

@@ -30,14 +30,15 @@ impl Placement {
 }
 
 impl<S: Service> Core<S> {
-    /// Hands leadership to the preferred node if all is well, or away if this node's disk has failed or it is stopping.
+    /// Hands leadership to the preferred node if all is well, or away if this node's disk has failed, a
+    /// part of its log does not read back, or it is stopping.
     pub(crate) fn place_leadership(&mut self) {
         let now = self.now.instant;
         let idle = self.raft.role() == Role::Leader && self.raft.transfer_target().is_none();
         if !idle || now < self.placement.not_before || !self.leading.is_some_and(|leading| leading.ready) {
             return;
         }
-        let target = if self.stopping || self.disk.failed().is_some() {
+        let target = if self.stopping || self.disk.failed().is_some() || !self.disk.writer.holes().is_empty() {
             self.best_other()
         } else {
             self.preferred_leader().filter(|node| *node != self.identity.node && self.is_fit(*node))

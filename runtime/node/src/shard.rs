@@ -8,6 +8,7 @@
 //! apply      (applied, committed] -> service -> replies, events; then the questions that can be answered
 //! deliver    egress
 //! replicate  the new range -> every peer link; the follower's acknowledgement
+//! repair     blocks that do not read back, here and elsewhere
 //! write      the same range -> the file
 //! submit     one io_uring_enter
 //! ```
@@ -78,6 +79,7 @@ impl<S: Service, E: Env> Shard<S, E> {
         core.answer_queries();
         core.deliver();
         core.replicate(env);
+        core.repair(env);
         core.write_log(env);
         core.links.flush(env);
         core.tell(env);
@@ -203,11 +205,13 @@ impl<S: Service> Core<S> {
     fn next_deadline(&self) -> Instant {
         let now = self.now.instant;
         let mut deadline = self.raft.next_deadline().min(now.after(SLEEP_NS_MAX));
-        let others = [self.disk.next_deadline(), self.peers.next_deadline(self.identity.node), self.timer_deadline()];
+        let peers = self.peers.next_deadline(self.identity.node);
+        let others = [self.disk.next_deadline(), peers, self.timer_deadline(), self.repair_deadline()];
         for other in others.into_iter().flatten() {
             deadline = deadline.min(other);
         }
-        if self.disk.awaits_background() || self.replay.awaits_background() || self.peers.awaits_background() {
+        let reads = self.replay.awaits_background() || self.peers.awaits_background();
+        if reads || self.disk.awaits_background() || self.repair.awaits_background() {
             deadline = deadline.min(now.after(BACKGROUND_POLL_NS));
         }
         deadline

@@ -7,7 +7,7 @@ use evershard_consensus::{Durability, HardState, Restored, Standing, TermTable};
 use evershard_log::slots::{SLOT_SIZE, SLOTS_FILE_SIZE};
 use evershard_log::{
     Identity, Recovered, RecoveryError, SegmentNumber, SegmentSource, SlotContent, SlotError, Verdict, choose_slot,
-    encode_slot, recover, slot_offset,
+    encode_slot, recover, segment_file_name, slot_offset,
 };
 use evershard_protocol::{Incarnation, Membership, NodeId, Position, Term, Timestamp};
 
@@ -24,6 +24,12 @@ pub trait ReplicaFiles: SegmentSource {
     /// # Errors
     /// If it cannot be written.
     fn write_slot(&mut self, offset: u64, slot: &[u8; SLOT_SIZE]) -> io::Result<()>;
+
+    /// Writes what recovery has restored to a segment's file; [`ReplicaFiles::settle`] makes it durable.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn mend(&mut self, segment: SegmentNumber, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Removes the segments that hold nothing, and makes durable what was read of the others: a process that was killed
     /// leaves pages that the disk has not seen.
@@ -85,6 +91,9 @@ pub fn start(
     let recovered = recover(identity, files).map_err(StartError::Log)?;
     let numbers = recovered.segments.iter().map(|header| header.number);
     let kept: Vec<SegmentNumber> = numbers.filter(|number| !recovered.unused.contains(number)).collect();
+    for mend in recovered.mends.iter().filter(|mend| kept.contains(&mend.segment)) {
+        files.mend(mend.segment, mend.offset, &mend.bytes).map_err(StartError::LogIo)?;
+    }
     files.settle(&kept, &recovered.unused).map_err(StartError::LogIo)?;
 
     let mut remarks = Vec::new();
@@ -140,6 +149,14 @@ fn judge(found: Option<&SlotContent>, recovered: &Recovered, remarks: &mut Vec<S
     if let Some(cut) = &recovered.cut {
         remarks.push(format!("a torn write at the end of the log was cut; it was never acknowledged: {cut:?}"));
     }
+    for mend in &recovered.mends {
+        let file = segment_file_name(mend.segment);
+        remarks.push(format!(
+            "{file} did not verify at offset {}: restored from the rest of the log. The disk may be failing: look at it",
+            mend.offset
+        ));
+    }
+    // Holes do not count against it: they are known, and repaired from the peers before it leads.
     let Some(slot) = found else {
         // An empty directory: a new cluster, or a replica that has lost its disk. It cannot tell which.
         return Standing::Recovering;

@@ -46,6 +46,10 @@ struct Status<'a> {
     busy_told: u64,
     commands_too_large: u64,
     clients_slow: u64,
+    /// Blocks of the log that do not read back and are being repaired.
+    holes: usize,
+    blocks_repaired: u64,
+    repairs_refused: u64,
     /// Leader: how far the others are.
     peers: Vec<PeerStatus>,
     /// Where this shard is found on each node.
@@ -118,6 +122,9 @@ impl<S: Service> Core<S> {
             busy_told: self.counters.busy_told,
             commands_too_large: self.counters.commands_too_large,
             clients_slow: self.counters.clients_slow,
+            holes: self.disk.holes().len(),
+            blocks_repaired: self.counters.blocks_repaired,
+            repairs_refused: self.counters.repairs_refused,
             peers: if leads { self.peer_status() } else { Vec::new() },
             addresses: self.address_status(),
             shards: self.shards,
@@ -159,6 +166,19 @@ impl<S: Service> Core<S> {
         if let Some(errno) = self.disk.failed() {
             let error = std::io::Error::from_raw_os_error(errno);
             trouble.push(format!("a log write failed ({error}): check the disk and restart the node"));
+        }
+        if let Some((first, end, cut)) = self.first_hole() {
+            let holes = self.disk.holes().len();
+            trouble.push(if cut {
+                format!(
+                    "the log does not verify from position {first} to {end} and was cut there since: restart this node"
+                )
+            } else {
+                format!(
+                    "{holes} blocks of the log do not verify, the first from position {first} to {end}: they are being \
+                     repaired from the other replicas, and until then this replica does not lead; look at the disk"
+                )
+            });
         }
         if self.disk.lacks_space() {
             trouble.push("no log segment can be prepared: free space on the data disk".to_owned());

@@ -198,9 +198,19 @@ impl SegmentSource for Files {
         }
         Ok(())
     }
+
+    fn forget(&mut self) {
+        self.held = None;
+    }
 }
 
 impl ReplicaFiles for Files {
+    fn mend(&mut self, segment: SegmentNumber, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut buffer = AlignedBuffer::new(bytes.len());
+        buffer.copy_from_slice(bytes);
+        LogFile::open(&self.path(segment))?.write_durably(&buffer, offset)
+    }
+
     fn read_slots(&mut self, out: &mut [u8; SLOTS_FILE_SIZE]) -> io::Result<()> {
         let mut both = AlignedBuffer::new(SLOTS_FILE_SIZE);
         self.slots.read(&mut both, 0)?;

@@ -122,6 +122,9 @@ impl UringEnv {
                     sink(Event::SegmentPrepared { header });
                 }
                 Answer::NotPrepared { errno } => sink(Event::SegmentFailed { errno }),
+                Answer::Repaired { segment, offset, outcome } => {
+                    sink(Event::BlockRepaired { segment, offset, outcome });
+                }
                 Answer::Read { request, chunk } => sink(Event::Read { request, chunk }),
             }
         }
@@ -284,6 +287,10 @@ impl Env for UringEnv {
 
     fn read_log(&mut self, request: ReadRequest) -> bool {
         self.desk.ask(Work::Read(request))
+    }
+
+    fn repair_block(&mut self, segment: SegmentNumber, offset: u64, block: AlignedBuffer) -> bool {
+        self.desk.ask(Work::Repair { segment, offset, block })
     }
 
     fn notify(&mut self, notice: Notice) {

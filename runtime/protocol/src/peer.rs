@@ -98,6 +98,30 @@ pub struct TimeoutNow {
     pub term: Term,
 }
 
+/// A replica asks for a part of the log that it had and cannot read any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RepairRequest {
+    /// Where it begins: a record boundary.
+    pub first: Position,
+    /// Where it ends: a record boundary.
+    pub end: Position,
+    /// Term of all records in it: who has these positions in this term has the same bytes.
+    pub term: Term,
+}
+
+/// The answer to [`RepairRequest`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RepairReply {
+    /// As it was asked.
+    pub first: Position,
+    /// As it was asked.
+    pub end: Position,
+    /// As it was asked.
+    pub term: Term,
+    /// The bytes go with this; otherwise the speaker does not have them.
+    pub found: bool,
+}
+
 /// Everything the replicas of a shard say to each other once they know each other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PeerMessage {
@@ -195,9 +219,14 @@ block! { VoteReplyBlock = 6 {
 } }
 block! { TimeoutNowBlock = 7 { term: U64, } }
 block! { AppliedBlock = 8 { applied: U64, } }
+block! { RepairRequestBlock = 9 { first: U64, end: U64, term: U64, } }
+block! { RepairReplyBlock = 10 { first: U64, end: U64, term: U64, found: u8, padding: [u8; 7], } }
 
 /// Bytes that an append frame takes beside its data.
 pub const APPEND_OVERHEAD: usize = frame::HEADER_SIZE + size_of::<AppendBlock>();
+
+/// Bytes that a repair's frame takes beside its data.
+pub const REPAIR_OVERHEAD: usize = frame::HEADER_SIZE + size_of::<RepairReplyBlock>();
 
 /// What a frame of schema 2 turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -208,6 +237,10 @@ pub enum PeerFrame<'a> {
     Refused(u16, &'a str),
     /// How far the other side has applied: for who places leaders, not for consensus.
     Applied(Position),
+    /// The other side cannot read a part of its log any more.
+    RepairRequest(RepairRequest),
+    /// The answer to this side's question, and its data.
+    RepairReply(RepairReply, &'a [u8]),
     /// A message for the core; with [`PeerMessage::Append`] its data, otherwise empty.
     Message(PeerMessage, &'a [u8]),
 }
@@ -247,6 +280,32 @@ pub fn put_refused(out: &mut Vec<u8>, code: RefusedCode, reason: &str) -> Result
 /// [`Full`] if it does not fit `out`'s capacity.
 pub fn put_applied(out: &mut Vec<u8>, applied: Position) -> Result<(), Full> {
     frame::put(out, &AppliedBlock { applied: applied.0.into() }, &[])
+}
+
+/// Writes a question for a part of the log.
+///
+/// # Errors
+/// [`Full`] if it does not fit `out`'s capacity.
+pub fn put_repair_request(out: &mut Vec<u8>, request: &RepairRequest) -> Result<(), Full> {
+    let RepairRequest { first, end, term } = request;
+    let block = RepairRequestBlock { first: first.0.into(), end: end.0.into(), term: term.0.into() };
+    frame::put(out, &block, &[])
+}
+
+/// Writes a part of the log, or that this side does not have it.
+///
+/// # Errors
+/// [`Full`] if it does not fit `out`'s capacity.
+pub fn put_repair_reply(out: &mut Vec<u8>, reply: &RepairReply, data: &[u8]) -> Result<(), Full> {
+    assert_eq!(reply.found, !data.is_empty(), "the reply says whether data goes with it");
+    let block = RepairReplyBlock {
+        first: reply.first.0.into(),
+        end: reply.end.0.into(),
+        term: reply.term.0.into(),
+        found: reply.found.into(),
+        padding: [0; 7],
+    };
+    frame::put(out, &block, data)
 }
 
 /// Writes a message; `data` is what an append carries, in as many pieces as it lies in.
@@ -373,6 +432,28 @@ pub fn read<'a>(frame: &Frame<'a>) -> Result<PeerFrame<'a>, FrameError> {
         let (block, _) = frame.read::<AppliedBlock>()?;
         return Ok(PeerFrame::Applied(Position(block.applied.get())));
     }
+    if frame.is::<RepairRequestBlock>() {
+        let (block, _) = frame.read::<RepairRequestBlock>()?;
+        let request = RepairRequest {
+            first: Position(block.first.get()),
+            end: Position(block.end.get()),
+            term: Term(block.term.get()),
+        };
+        if request.first >= request.end {
+            return Err(FrameError::Field("end"));
+        }
+        return Ok(PeerFrame::RepairRequest(request));
+    }
+    if frame.is::<RepairReplyBlock>() {
+        let (block, data) = frame.read::<RepairReplyBlock>()?;
+        let reply = RepairReply {
+            first: Position(block.first.get()),
+            end: Position(block.end.get()),
+            term: Term(block.term.get()),
+            found: flag(block.found, "found")?,
+        };
+        return Ok(PeerFrame::RepairReply(reply, data));
+    }
     if frame.is::<HelloBlock>() {
         let (block, _) = frame.read::<HelloBlock>()?;
         return Ok(PeerFrame::Hello(Hello {
@@ -458,9 +539,26 @@ mod tests {
         check(PeerMessage::TimeoutNow(TimeoutNow { term: Term(4) }), b"");
     }
 
+    #[test]
+    fn repairs_come_back_as_they_were() {
+        let mut out = Vec::with_capacity(1024);
+        let request = RepairRequest { first: Position(64), end: Position(128), term: Term(3) };
+        put_repair_request(&mut out, &request).expect("there is room");
+        let (frame, size) = Frame::take(&out).expect("well formed").expect("complete");
+        assert_eq!((read(&frame), size), (Ok(PeerFrame::RepairRequest(request)), out.len()));
+        for data in [&b"sixty-four bytes"[..], b""] {
+            out.clear();
+            let found = !data.is_empty();
+            let reply = RepairReply { first: Position(64), end: Position(128), term: Term(3), found };
+            put_repair_reply(&mut out, &reply, data).expect("there is room");
+            let (frame, size) = Frame::take(&out).expect("well formed").expect("complete");
+            assert_eq!((read(&frame), size), (Ok(PeerFrame::RepairReply(reply, data)), out.len()));
+        }
+    }
+
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 16..200), template in 0_u16..9) {
+        fn hostile_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 16..200), template in 0_u16..12) {
             let size = u32::try_from(bytes.len()).expect("short");
             bytes[..4].copy_from_slice(&size.to_le_bytes());
             bytes[10..12].copy_from_slice(&template.to_le_bytes());
