@@ -130,6 +130,26 @@ fn section_5_2_a_candidate_gives_way_to_a_leader_of_its_term_or_a_later_one() {
 }
 
 #[test]
+fn section_5_figure_2_persistent_state_is_saved_before_it_is_told() {
+    // A vote, and a record, are on stable storage before anybody hears of them.
+    let mut alone = Alone::new(5, &[], 1);
+    let PeerMessage::Vote(request) = vote(2, 0, 0) else { unreachable!("a request") };
+    alone.raft.on_message(NodeId(2), &PeerMessage::Vote(request), alone.now, &mut alone.out);
+    assert!(alone.out.messages.is_empty(), "not saved yet");
+    assert_eq!(alone.said(), [(2, reply(2, true, false))]);
+    let data = append(2, (0, 0), (2, 1), 0);
+    assert_eq!(
+        alone.raft.on_append(NodeId(2), &data, alone.now, &mut alone.out),
+        Taken::Data { skip: 0, truncate_to: None }
+    );
+    alone.raft.on_appended(Term(2), at(1));
+    let said = alone.raft.take_reply(alone.now).map(|(_, reply)| reply.durable);
+    assert_eq!(said, Some(at(0)), "received, and not on disk yet");
+    alone.raft.on_durable(at(1));
+    assert_eq!(alone.raft.take_reply(alone.now).map(|(_, reply)| reply.durable), Some(at(1)));
+}
+
+#[test]
 fn section_5_2_a_split_vote_ends_with_another_term() {
     // A candidate without a majority tries again, in a term of its own, when its timer runs out.
     let mut alone = Alone::new(5, &[], 0);

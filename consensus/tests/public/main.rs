@@ -11,5 +11,6 @@ mod datadriven;
 mod quorums;
 mod script;
 mod scripts;
+mod shown;
 #[path = "../stage/mod.rs"]
 mod stage;

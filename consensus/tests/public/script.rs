@@ -224,11 +224,8 @@ impl Player {
             Role::Leader => "leader",
         };
         let leader = raft.leader().map_or("none".to_owned(), |leader| leader.0.to_string());
-        let runs: Vec<(u64, u64)> = raft.terms().runs().map(|(term, first)| (term.0, first.0 / RECORD_SIZE)).collect();
-        let end = |index: usize| runs.get(index + 1).map_or(self.stage.last(node), |(_, first)| *first);
-        let log: Vec<String> =
-            runs.iter().enumerate().map(|(index, (term, first))| format!("{term}x{}", end(index) - first)).collect();
-        let on_disk = self.stage.actors[&node].disk.iter().map(|record| record.term.0.to_string());
+        let kept = self.stage.actors[&node].log.iter().map(|record| record.term.0);
+        let on_disk = self.stage.actors[&node].disk.iter().map(|record| record.term.0);
         let configuration = raft.membership().to_string().replace(") ", ")|").replace(' ', ",");
         let mut words = vec![
             role.to_owned(),
@@ -237,10 +234,10 @@ impl Player {
             format!("lead={leader}"),
             format!("first={}", raft.terms().base().0 / RECORD_SIZE + 1),
             format!("last={}", self.stage.last(node)),
-            format!("log={}", if log.is_empty() { "none".to_owned() } else { log.join(",") }),
+            format!("log={}", runs(kept)),
             format!("commit={}", self.stage.commit(node)),
             format!("durable={}", raft.durable().0 / RECORD_SIZE),
-            format!("disk={}", on_disk.collect::<Vec<_>>().join(",")),
+            format!("disk={}", runs(on_disk)),
             format!("lease={}", if raft.has_lease() { "yes" } else { "no" }),
         ];
         words.extend(configuration.split('|').map(str::to_owned));
@@ -287,6 +284,19 @@ fn describe(letter: &Letter) -> String {
         Letter::Message(PeerMessage::TimeoutNow(summons)) => format!("summons:{}", summons.term.0),
         Letter::Message(PeerMessage::Append(_)) => unreachable!("appends travel with their data"),
     }
+}
+
+/// Terms of records as `1x3,4x2`.
+pub fn runs(terms: impl Iterator<Item = u64>) -> String {
+    let mut runs: Vec<(u64, usize)> = vec![];
+    for term in terms {
+        match runs.last_mut() {
+            Some((last, len)) if *last == term => *len += 1,
+            _ => runs.push((term, 1)),
+        }
+    }
+    let words: Vec<String> = runs.iter().map(|(term, len)| format!("{term}x{len}")).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(",") }
 }
 
 fn has(state: &[String], words: &[&str]) -> Outcome {
