@@ -129,7 +129,9 @@ fn a_block_that_rots_in_a_running_leader_is_repaired() {
     cluster.run(2);
     wait_until_whole(&cluster, leader, committed);
     cluster.check_digests();
-    assert_eq!(cluster.status(2).map(|status| status["sound"] == true), Some(true));
+    wait_for("the replica that lost everything to count again", || {
+        cluster.status(2).is_some_and(|status| status["sound"] == true)
+    });
     rotten.check_repaired();
 }
 
