@@ -146,7 +146,7 @@ impl<S: Service> Core<S> {
     #[must_use]
     pub fn new(parts: CoreParts<S>) -> Self {
         let CoreParts { identity, config, members, segment_size, started, .. } = parts;
-        let Started { recovered, slot, restored, .. } = started;
+        let Started { recovered, slot, restored, log_time, .. } = started;
         let raft_config = RaftConfig {
             id: identity.node,
             members,
@@ -178,7 +178,7 @@ impl<S: Service> Core<S> {
             placement: Placement::default(),
             counters: Counters::default(),
             notices: Vec::with_capacity(NOTICES_PER_TURN_MAX),
-            log_time: Timestamp(0),
+            log_time,
             stopping: false,
             addresses: parts.addresses,
             shards: parts.shards,

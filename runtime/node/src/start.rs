@@ -6,10 +6,14 @@ use std::io;
 use evershard_consensus::{Durability, HardState, Restored, Standing, TermTable};
 use evershard_log::slots::{SLOT_SIZE, SLOTS_FILE_SIZE};
 use evershard_log::{
-    Identity, Recovered, RecoveryError, SegmentNumber, SegmentSource, SlotContent, SlotError, Verdict, choose_slot,
-    encode_slot, recover, slot_offset,
+    BLOCK_ALIGNMENT, Identity, Recovered, RecoveryError, SegmentNumber, SegmentSource, SlotContent, SlotError, Verdict,
+    choose_slot, encode_slot, recover, slot_offset,
 };
+use evershard_protocol::record::Record;
 use evershard_protocol::{Incarnation, Position, Term, Timestamp};
+
+use crate::chunk::ChunkReader;
+use crate::env::{ReadPurpose, ReadRequest};
 
 /// A replica's files, as far as starting needs them.
 pub trait ReplicaFiles: SegmentSource {
@@ -56,6 +60,8 @@ pub struct Started {
     pub slot: SlotContent,
     /// How the replica stands in consensus.
     pub restored: Restored,
+    /// Record time of the last record: what is appended next must not be before it.
+    pub log_time: Timestamp,
     /// Sentences for the operator.
     pub remarks: Vec<String>,
 }
@@ -91,8 +97,9 @@ pub fn start(
         standing,
     };
     let slot = begin_life(files, identity, found.as_ref(), hard, durability, now).map_err(StartError::SlotsIo)?;
+    let log_time = log_time(files, &recovered).map_err(StartError::LogIo)?;
     let restored = Restored { hard, terms: terms_of(&recovered), durable: recovered.end, commit: recovered.committed };
-    Ok(Started { recovered, slot, restored, remarks })
+    Ok(Started { recovered, slot, restored, log_time, remarks })
 }
 
 /// The segment that may still be written, if there is one: the newest that holds something.
@@ -100,6 +107,32 @@ pub fn start(
 pub fn writable(recovered: &Recovered) -> Option<SegmentNumber> {
     let mut newest = recovered.segments.iter().rev();
     newest.find(|header| !recovered.unused.contains(&header.number)).map(|header| header.number)
+}
+
+/// Record time of the last record, from the last blocks of the log.
+fn log_time(files: &mut dyn ReplicaFiles, recovered: &Recovered) -> io::Result<Timestamp> {
+    let last_byte = Position(recovered.end.0.saturating_sub(1));
+    let Some(location) = recovered.table.locate(last_byte).filter(|_| recovered.end > recovered.start) else {
+        return Ok(Timestamp(0));
+    };
+    let faulty = |_| io::Error::from(io::ErrorKind::InvalidData);
+    let location = location.until(recovered.end);
+    let request = ReadRequest { purpose: ReadPurpose::Apply, location, from: location.position, ticket: 0 };
+    let mut bytes = vec![0; BLOCK_ALIGNMENT];
+    files.read(location.segment, 0, &mut bytes)?;
+    let mut reader = ChunkReader::new(request, &bytes, files.size(location.segment)).map_err(faulty)?;
+    while let Some((offset, size)) = reader.wants() {
+        bytes.resize(size / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT, 0);
+        files.read(location.segment, offset, &mut bytes)?;
+        reader.take(&bytes).map_err(faulty)?;
+    }
+    let chunk = reader.finish();
+    let (mut time, mut at) = (Timestamp(0), 0);
+    while let Ok(record) = Record::parse_trusted(chunk.first.advance(at as u64), &chunk.bytes[at..]) {
+        time = time.max(record.header.timestamp);
+        at += record.bytes.len();
+    }
+    Ok(time)
 }
 
 fn terms_of(recovered: &Recovered) -> TermTable {
