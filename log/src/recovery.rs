@@ -10,7 +10,7 @@
 //! [`Hole`], and the walk goes on behind it: what follows is kept. A place is read [`READS_MAX`] times before anything is
 //! concluded from what is wrong there: a disk may once give back old bytes and then the right ones.
 
-use evershard_protocol::{Position, ServiceVersion, Term};
+use evershard_protocol::{Position, ServiceVersion, Term, Timestamp};
 use std::fmt;
 
 use crate::hole::Hole;
@@ -54,6 +54,8 @@ pub struct Recovered {
     pub versions: Vec<(Position, ServiceVersion)>,
     /// Payloads of the latest records that changed the configuration, by position, ascending.
     pub memberships: Vec<(Position, Vec<u8>)>,
+    /// The greatest record time in the log.
+    pub log_time: Timestamp,
     /// The highest commit position that a good block names, at most `end`. The true one may be higher.
     pub committed: Position,
     /// Where positions are on disk.
@@ -82,6 +84,7 @@ impl Default for Recovered {
             runs: Vec::new(),
             versions: Vec::new(),
             memberships: Vec::new(),
+            log_time: Timestamp(0),
             committed: Position::ZERO,
             table: BlockTable::default(),
             segments: Vec::new(),

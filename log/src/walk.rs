@@ -103,7 +103,7 @@ impl<'a> Walk<'a> {
             if known && decided(Witness::Later) == Decision::Accept {
                 let block = slot.block.expect("only a valid header is accepted");
                 if self.accept(&block) {
-                    self.gather_memberships(reading, &block)?;
+                    self.gather(reading, &block)?;
                     continue;
                 }
                 let rest = self.rest(reading)?;
@@ -255,16 +255,16 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Keeps the configurations that an accepted block holds.
-    fn gather_memberships(&mut self, reading: &mut Reading<'_>, block: &BlockHeader) -> Result<(), RecoveryError> {
-        if block.draft.memberships == 0 {
-            return Ok(());
-        }
+    /// Keeps the record time and the configurations that an accepted block holds.
+    fn gather(&mut self, reading: &mut Reading<'_>, block: &BlockHeader) -> Result<(), RecoveryError> {
         let bytes = reading.bytes(&self.segments[self.at], block.draft.offset, block.size)?;
         let records = records(block.draft.first, block.content(bytes));
         let memberships = &mut self.found.memberships;
-        for record in records.filter(|record| record.header.kind == Kind::Membership as u16) {
-            memberships.push((record.header.position, record.payload.to_vec()));
+        for record in records {
+            self.found.log_time = self.found.log_time.max(record.header.timestamp);
+            if record.header.kind == Kind::Membership as u16 {
+                memberships.push((record.header.position, record.payload.to_vec()));
+            }
         }
         let surplus = memberships.len().saturating_sub(MEMBERSHIPS_LEN_MAX);
         memberships.drain(..surplus);

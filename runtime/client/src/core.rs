@@ -151,6 +151,8 @@ pub struct Session {
     /// 0 until the first welcome.
     id: SessionId,
     leader: Option<NodeId>,
+    /// Of the last welcome. Leaders of earlier terms may still believe that they lead.
+    term: u64,
     window_len: u64,
     payload_size_max: usize,
     /// The next request to send on this connection.
@@ -188,6 +190,7 @@ impl Session {
             trouble: None,
             id: SessionId(0),
             leader: None,
+            term: 0,
             window_len: config.window_len as u64,
             payload_size_max: PAYLOAD_SIZE_MAX,
             cursor: RequestNumber(1),

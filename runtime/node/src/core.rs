@@ -159,6 +159,7 @@ impl<S: Service> Core<S> {
     pub fn new(parts: CoreParts<S>) -> Self {
         let CoreParts { identity, config, members, segment_size, started, .. } = parts;
         let Started { recovered, slot, restored, addresses, .. } = started;
+        let log_time = recovered.log_time;
         let raft_config = RaftConfig {
             id: identity.node,
             members,
@@ -193,7 +194,7 @@ impl<S: Service> Core<S> {
             placement: Placement::default(),
             counters: Counters::default(),
             notices: Vec::with_capacity(NOTICES_PER_TURN_MAX),
-            log_time: Timestamp(0),
+            log_time,
             stopping: false,
             addresses: parts.addresses,
             shards: parts.shards,

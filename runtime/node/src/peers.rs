@@ -246,6 +246,7 @@ impl<S: Service> Core<S> {
                 if self.peers.link(node) != Some(id) {
                     return Ok(());
                 }
+                self.note_appended();
                 match message {
                     PeerMessage::Append(append) => self.on_append(node, &append, data),
                     _ => {

@@ -152,6 +152,7 @@ impl<S: Service> Core<S> {
     fn elect(&mut self, env: &mut impl Env) {
         self.renew_peers();
         self.dial(env);
+        self.note_appended();
         self.raft.tick(self.now.instant, &mut self.output);
         self.place_leadership();
         self.note_role();
@@ -184,7 +185,8 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// Tells consensus what was sequenced in this turn: once, however many records it were.
+    /// Tells consensus what was sequenced since it was last told: once, however many records it were. Always before it
+    /// hears anything that may end the leadership, for afterwards nobody would know whose records they are.
     pub(crate) fn note_appended(&mut self) {
         if self.raft.role() == Role::Leader && self.tail.end() > self.raft.last() {
             self.raft.on_appended(self.raft.term(), self.tail.end());

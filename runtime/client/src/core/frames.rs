@@ -136,12 +136,18 @@ impl Session {
         if last >= self.sent_end {
             return Err(FrameError::Field("last_request"));
         }
+        if welcome.term.get() < self.term {
+            // Deposed and not aware of it: what it does not know says nothing.
+            self.lose(now, Trouble::NoLeader);
+            return Ok(None);
+        }
         if last.next() < first {
             let answered = RequestNumber(first.0 - 1);
             self.end(SessionError::HistoryLost { session, answered, known: last });
             return Ok(None);
         }
         self.id = session;
+        self.term = welcome.term.get();
         self.leader = Some(NodeId(welcome.node));
         self.window_len = u64::from(welcome.window_len_max.get()).min(self.config.window_len as u64);
         self.payload_size_max = PAYLOAD_SIZE_MAX.min(welcome.payload_size_max.get() as usize);

@@ -304,3 +304,34 @@ fn questions_are_asked_again_on_the_next_connection_until_they_are_answered() {
     harness.feed(&answer(7, b"?"));
     assert!(!harness.session.is_linked(), "an answer to what nobody asked is no answer");
 }
+
+/// The story: a leader was paused, another one was elected and answered request 1. The client's connection broke, and the
+/// old leader woke up and welcomed it: as far as it knew, nothing had been taken. The client took that for the loss of
+/// acknowledged data and ended its session for good.
+#[test]
+fn a_deposed_leader_that_does_not_know_it_yet_says_nothing_about_history() {
+    let mut harness = Harness::open(&["a:1", "b:1"]);
+    let term = |term: u64, last: u64| {
+        let mut bytes = welcome(last);
+        let block = 16 + bytes[16..].len() - 8;
+        bytes[block..].copy_from_slice(&term.to_le_bytes());
+        let checksum = evershard_protocol::checksum::crc32c(&bytes[8..]);
+        bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    };
+    harness.session.on_disconnected(harness.now, Trouble::Closed);
+    harness.connect("b:1");
+    harness.said();
+    assert_eq!(harness.feed(&term(2, 0)), [Told::Reconnected { resent: 0 }]);
+    harness.send("x");
+    harness.said();
+    assert_eq!(harness.feed(&reply(1, b"x")), [applied(1, "x")]);
+    harness.session.on_disconnected(harness.now, Trouble::Closed);
+    harness.connect("a:1");
+    harness.said();
+    assert_eq!(harness.feed(&term(1, 0)), []);
+    assert_eq!(harness.session.failure(), None, "it is asked again elsewhere");
+    harness.connect("b:1");
+    harness.said();
+    assert_eq!(harness.feed(&term(2, 1)), [Told::Reconnected { resent: 0 }]);
+}
