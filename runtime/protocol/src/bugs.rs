@@ -1,8 +1,8 @@
-//! Known bugs, to be switched on by the simulator: a simulator that does not find them proves nothing.
+//! Known bugs, to be switched on by the simulator and the model check: what does not find them proves nothing.
 //!
-//! Compiled in by the feature `bugs`, which only `evershard-sim` asks for; without it [`is_on`] is the constant
-//! `false` and every switch is compiled away. At most one bug is on at a time, per thread: a simulated cluster lives on one
-//! thread.
+//! Compiled in by the feature `bugs`, which only `evershard-sim` and the tests of the consensus core ask for; without
+//! it [`is_on`] is the constant `false` and every switch is compiled away. At most one bug is on at a time, per thread:
+//! a simulated cluster lives on one thread.
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident = $slug:literal,)*) => {
