@@ -26,7 +26,7 @@ pub fn read_index_fine() -> Scenario {
         reads_max: 2,
         heartbeats_max: 1,
         duplicates_max: 1,
-        depth_max: 9,
+        depth_max: 8,
         ..Scenario::default()
     }
 }
