@@ -1,5 +1,6 @@
 //! Elections: timers, pre-vote, votes, and when a replica refuses to take part in one.
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::peer::{PeerMessage, Vote, VoteReply};
 use evershard_protocol::time::MILLISECOND_NS;
 use evershard_protocol::{Instant, NodeId, Term};
@@ -100,11 +101,12 @@ impl Raft {
 
     /// Tells the vote that was given, once it is saved.
     pub(crate) fn release_vote(&mut self, out: &mut Output) {
-        if self.saved.term != self.hard.term || self.saved.vote != self.hard.vote {
+        let unsaved = bugs::is_on(Bug::VoteNotDurable);
+        if (self.saved.term != self.hard.term || self.saved.vote != self.hard.vote) && !unsaved {
             return;
         }
         if let Some(candidate) = self.vote_held.take() {
-            assert_eq!(self.saved.vote, Some(candidate), "the vote told is the vote saved");
+            assert!(self.saved.vote == Some(candidate) || unsaved, "the vote told is the vote saved");
             self.answer_vote(candidate, self.hard.term, true, false, out);
         }
     }
@@ -241,6 +243,7 @@ impl Raft {
     //= raft §5.4.1: a voter denies its vote if its own log is more up-to-date than that of the candidate.
     fn is_up_to_date(&self, vote: &Vote) -> bool {
         (vote.last_term, vote.last) >= (self.terms.last_term(), self.terms.last())
+            || bugs::is_on(Bug::VoteForShorterLog)
     }
 
     fn answer_vote(&self, to: NodeId, term: Term, granted: bool, pre_vote: bool, out: &mut Output) {

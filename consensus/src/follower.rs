@@ -1,5 +1,6 @@
 //! A follower's side of replication: does an append match, what of it is new, and when is an answer owed.
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::limits::APPEND_SIZE_MAX;
 use evershard_protocol::peer::{Append, AppendReply, Hint};
 use evershard_protocol::{Instant, NodeId, Position, Term};
@@ -54,6 +55,9 @@ impl Raft {
         if self.following.round != Some(append.round) {
             self.following.owed = true;
             self.following.round = Some(append.round);
+        }
+        if bugs::is_on(Bug::CommitAheadOfData) {
+            self.commit = self.commit.max(append.commit.min(self.terms.last()));
         }
         if !self.matches(append) {
             self.following.rejected = Some(self.terms.find_hint(append.previous, append.previous_term));
@@ -204,7 +208,8 @@ impl Raft {
         }
         let following = &mut self.following;
         let received = following.matched.max(following.told_received);
-        let durable = following.matched.min(self.durable).max(following.told_durable);
+        let stored = if bugs::is_on(Bug::ReceivedAsDurable) { received } else { self.durable };
+        let durable = following.matched.min(stored).max(following.told_durable);
         let progress = match self.durability {
             Durability::Durable => durable > following.told_durable,
             Durability::Replicated => received > following.told_received,

@@ -1,6 +1,7 @@
 //! Reads segments for recovery: what stands where, without judging it.
 
 use evershard_protocol::Position;
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::record::Record;
 
 use crate::block::{BLOCK_ALIGNMENT, BlockHeader, BlockKind, HeaderFault, WRITE_SIZE_MAX, is_zero};
@@ -199,7 +200,7 @@ impl<'a> Reading<'a> {
             }
         };
         let draft = &block.draft;
-        let unknown = !self.nonces.contains(&draft.nonce);
+        let unknown = !self.nonces.contains(&draft.nonce) && !bugs::is_on(Bug::StaleBlockAccepted);
         if unknown && draft.offset == offset && draft.segment < segment.number {
             return Ok(Slot::without_block(HeaderState::Stale));
         }

@@ -1,5 +1,6 @@
 //! The walk of recovery along the lineage, block by block.
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::limits::TERM_RUNS_MAX;
 use evershard_protocol::record::Record;
 use evershard_protocol::{Position, Term};
@@ -80,6 +81,7 @@ impl<'a> Walk<'a> {
             return match decided(rest.witness(missing)) {
                 Decision::End => self.finish_clean(reading),
                 Decision::CutTorn => self.finish_torn(reading, rest),
+                Decision::Faulty if bugs::is_on(Bug::TruncateOnChecksum) => self.finish_torn(reading, rest),
                 Decision::Faulty => self.finish_faulty(reading, rest, reason(&slot)),
                 Decision::Accept => unreachable!("acceptance does not depend on what stands behind"),
             };
