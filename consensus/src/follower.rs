@@ -64,6 +64,9 @@ impl Raft {
             self.following.owed = true;
             self.following.round = Some(append.round);
         }
+        if bugs::is_on(Bug::CommitAheadOfData) {
+            self.commit = self.commit.max(append.commit.min(self.terms.last()));
+        }
         if !self.matches(append) {
             self.following.rejected = Some(self.terms.find_hint(append.previous, append.previous_term));
             self.following.owed = true;

@@ -109,7 +109,8 @@ impl<'a> Walk<'a> {
                 let rest = self.rest(reading)?;
                 return self.finish_faulty(reading, rest, FaultReason::Content);
             }
-            if known && decided(Witness::Later) == Decision::Hole && self.note_hole(&slot) {
+            let cuts = bugs::is_on(Bug::HoleAsAbsent) || bugs::is_on(Bug::TruncateOnChecksum);
+            if known && decided(Witness::Later) == Decision::Hole && !cuts && self.note_hole(&slot) {
                 continue;
             }
             let rest = self.rest(reading)?;
@@ -123,9 +124,10 @@ impl<'a> Walk<'a> {
             self.proof = rest.proof();
             return match decided(rest.witness(missing)) {
                 Decision::End => self.finish_clean(reading),
-                Decision::Hole if bugs::is_on(Bug::HoleAsAbsent) => self.finish_torn(reading, rest),
+                Decision::Hole if cuts => self.finish_torn(reading, rest),
                 Decision::Hole if self.note_hole(&slot) => continue,
                 Decision::CutTorn => self.finish_torn(reading, rest),
+                Decision::Faulty if bugs::is_on(Bug::TruncateOnChecksum) => self.finish_torn(reading, rest),
                 Decision::Faulty | Decision::Hole => {
                     let is_cut = self.cut_hole == Some((self.at, self.offset));
                     self.finish_faulty(reading, rest, if is_cut { FaultReason::CutHole } else { reason(&slot) })

@@ -4,6 +4,7 @@
 //! [`WriterConfig::writes_in_flight_max`] of them in flight. Completions come in any order; durable is the end of the
 //! contiguous completed prefix in block order. A failed write is never tried again: the writer is failed for ever.
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::{Position, Term};
 use std::collections::VecDeque;
 
@@ -329,6 +330,9 @@ impl Writer {
             self.durable = self.durable.max(write.end);
             self.in_flight.pop_front();
         }
+        if bugs::is_on(Bug::AckOverwritten) {
+            self.durable = self.durable.min(self.submitted);
+        }
         assert!(self.durable <= self.submitted, "what is durable was handed out");
     }
 
@@ -342,7 +346,7 @@ impl Writer {
         if to >= self.submitted {
             return;
         }
-        for write in &mut self.in_flight {
+        for write in self.in_flight.iter_mut().filter(|_| !bugs::is_on(Bug::AckOverwritten)) {
             write.end = write.end.min(to);
         }
         self.submitted = to;

@@ -26,6 +26,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("echo", &["evershard"]),
     ("exchange", &["evershard", "evershard-service", "exchange-book"]),
     ("evershard-bench", &["echo", "evershard"]),
+    (
+        "evershard-sim",
+        &[
+            "evershard-client",
+            "evershard-consensus",
+            "evershard-log",
+            "evershard-node",
+            "evershard-protocol",
+            "evershard-service",
+            "evershard-sys",
+        ],
+    ),
 ];
 
 #[test]

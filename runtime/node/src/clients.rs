@@ -1,6 +1,7 @@
 //! Dealings with clients: the handshake, requests into the log, and what operators ask.
 
 use evershard_consensus::Role as RaftRole;
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::client::{
     Admin, AdminAction, AdminReply, Busy, BusyReason, Close, Hello, NOBODY, PROTOCOL_MAX, PROTOCOL_MIN, Ping, Pong,
     Query, Redirect, Refused, RefusedCode, ReplyStatus, Request, StatusReply, StatusRequest, Welcome,
@@ -309,6 +310,9 @@ impl<S: Service> Core<S> {
 
     /// A leader's own records: timers that are due, sessions nobody came back for.
     pub(crate) fn sequence_own(&mut self) {
+        if bugs::is_on(Bug::TimerFiredLocally) {
+            self.replica.fire_locally(self.now.timestamp);
+        }
         self.sequence_membership();
         if !self.takes_commands() {
             return;

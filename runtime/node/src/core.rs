@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use evershard_consensus::{Config as RaftConfig, Durability, Output, Raft, Role as RaftRole, Timing};
 use evershard_log::{Tail, Writer, WriterConfig};
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::frame::{Frame, FrameError};
 use evershard_protocol::limits::SESSIONS_MAX;
 use evershard_protocol::record::{Draft, Kind};
@@ -312,6 +313,9 @@ impl<S: Service> Core<S> {
 
     /// Record time for a record appended now.
     pub(crate) fn stamp(&mut self) -> Timestamp {
+        if bugs::is_on(Bug::TimeGoesBack) {
+            return self.now.timestamp;
+        }
         self.log_time = self.log_time.max(self.now.timestamp);
         self.log_time
     }

@@ -5,6 +5,7 @@ use evershard_log::{
     BLOCK_ALIGNMENT, History, Hole, Location, Plan, SegmentHeader, SlotContent, WRITE_SIZE_MAX, Writer, encode_slot,
     slot_offset,
 };
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::time::{MILLISECOND_NS, SECOND_NS};
 use evershard_protocol::{Instant, Position, Term};
 use evershard_service::Service;
@@ -64,6 +65,9 @@ impl Disk {
     /// Everything up to here is on stable storage.
     #[must_use]
     pub fn durable(&self) -> Position {
+        if bugs::is_on(Bug::AckBeforeDurable) {
+            return self.writer.submitted();
+        }
         self.writer.durable()
     }
 
@@ -127,6 +131,9 @@ impl<S: Service> Core<S> {
             };
             env.write_block(write.segment, write.offset, buffer, write.size, write.sequence);
             self.disk.waiting_since = None;
+            if bugs::is_on(Bug::AckBeforeDurable) {
+                self.raft.on_durable(self.disk.durable());
+            }
         }
     }
 
@@ -175,6 +182,7 @@ impl<S: Service> Core<S> {
 
     pub(crate) fn on_block_written(&mut self, sequence: u64, buffer: AlignedBuffer, outcome: Result<(), i32>) {
         self.disk.free.push(buffer);
+        let outcome = if bugs::is_on(Bug::WriteErrorIgnored) { Ok(()) } else { outcome };
         self.disk.writer.on_written(sequence, outcome.map_err(drop));
         match outcome {
             Ok(()) => self.raft.on_durable(self.disk.durable()),

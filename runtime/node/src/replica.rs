@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::client::ReplyStatus;
 use evershard_protocol::record::{Kind, Record, SessionOpen};
 use evershard_protocol::{Position, RequestNumber, SessionId, TimerId, Timestamp};
@@ -145,7 +146,8 @@ impl<S: Service> Replica<S> {
         let header = &record.header;
         let session = self.sessions.get(header.session)?;
         let first_unanswered = RequestNumber(header.request.0.saturating_sub(u64::from(header.answered)));
-        (header.request > session.applied).then_some(first_unanswered)
+        let again = bugs::is_on(Bug::DuplicateReexecuted);
+        (header.request > session.applied || again).then_some(first_unanswered)
     }
 
     fn finish(&mut self, record: &Record<'_>, first_unanswered: RequestNumber, status: ReplyStatus) {
@@ -179,6 +181,17 @@ impl<S: Service> Replica<S> {
             self.call(record, SessionId(0), |service, context| service.on_timer(context, timer.id))?;
         }
         Ok(Applied::Timer(timer))
+    }
+
+    /// Calls the service for every timer that is due at `now`: only ever by [`Bug::TimerFiredLocally`].
+    pub fn fire_locally(&mut self, now: Timestamp) {
+        while let Some(timer) = self.timers.next_after(None).filter(|timer| timer.deadline <= now) {
+            self.timers.fire(timer);
+            self.effects.clear();
+            let (position, session, request) = (self.applied, SessionId(0), RequestNumber(0));
+            let mut context = Context::new(Occasion { position, now, session, request }, &mut self.effects);
+            self.service.on_timer(&mut context, timer.id);
+        }
     }
 
     fn call(

@@ -3,6 +3,7 @@
 //! The replicated part changes by applied records only. The leader keeps a volatile part beside it: which link a session
 //! is at, what it has admitted and delivered; it starts empty with every leader.
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::client::ReplyStatus;
 use evershard_protocol::limits::SESSIONS_MAX;
 use evershard_protocol::{Instant, Position, RequestNumber, SessionId};
@@ -144,6 +145,9 @@ impl Session {
     /// Decides about request `number` of a client whose first unanswered request is `first_unanswered`.
     #[must_use]
     pub fn admission(&self, number: RequestNumber, first_unanswered: RequestNumber, window_len_max: u64) -> Admission {
+        if number <= self.volatile.admitted && bugs::is_on(Bug::DuplicateReexecuted) {
+            return Admission::Next;
+        }
         if number <= self.volatile.admitted {
             return Admission::Repeated;
         }

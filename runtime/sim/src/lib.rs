@@ -1,0 +1,90 @@
+//! Deterministic simulation of whole clusters: nodes, shards, clients and background work in one thread, from one seed.
+//!
+//! The code that runs is the production code: [`evershard_node::shard::Shard`] and all below it, starting from
+//! [`evershard_node::start`], the log's writer and recovery, consensus, and the client's session. Only the world is a
+//! model: time, disks, network, operators. A run is a function of its seed; whatever is found comes again.
+//!
+//! # How to use it
+//!
+//! ```text
+//! cargo run --release -p evershard-sim                          a minute of seeds nobody has tried
+//! cargo run --release -p evershard-sim -- --minutes 60          more of them
+//! cargo run --release -p evershard-sim -- --seeds 0..1000       these
+//! cargo run --release -p evershard-sim -- --seed 350            one, with everything that happens
+//! cargo run --release -p evershard-sim -- --seeds 0..200 --twice    is a run a function of its seed?
+//! cargo run --release -p evershard-sim -- --bug map-order --seeds 0..50
+//! cargo run --release -p evershard-sim -- --prove               are all known bugs found?
+//! ```
+//!
+//! It ends with 1 if anything was found. A finding is made small (faults are left out, then clients, commands and time,
+//! as long as the same rule is broken) and printed with its faults, the end of its trace, and the line that runs it again.
+//!
+//! # A run
+//!
+//! First everything may go wrong, for some seconds of the run's time, while clients work. Then all trouble is over: links,
+//! disks and processes work, what says that it cannot go on is restarted, clients finish. Everything must be answered and
+//! all replicas must hold the same, in time.
+//!
+//! * [`plan`] draws the cluster, its load and the list of faults; [`profile`] has the mixes. Which kinds of faults a seed
+//!   has at all is drawn first.
+//! * [`world`] is the queue of events; [`turns`] and [`faults`] say what each brings about; [`run`] is the order of it all.
+//! * [`env`](mod@env) stands below a shard. [`disk`], [`network`] and [`clock`] are the models; **each begins with its fault
+//!   model**. [`budget`] says what is not done because no correct system survives it.
+//! * [`service`] is what the clusters run, [`client`] who uses it.
+//! * [`oracle`] judges: its page has the table of rules. [`wgl`] searches histories for an order that explains them.
+//! * [`shrink`] makes findings small. [`script`] does by hand what plans do by chance: named scenarios are written with it.
+//!
+//! # How to read a trace
+//!
+//! ```text
+//!    1.217937 --     fault #1 at 1217 ms for 1153 ms: Pause(Leader(0))
+//!    1.831885 n0.s0  is PreCandidate of t1, log up to 178864
+//!    2.284123 c1     is welcome
+//! ```
+//!
+//! Time of the run in seconds; where: a node with a shard, a client (`c1`), or the whole (`--`); what. `says` is what the
+//! replica tells people by a notice. Positions are byte offsets in the shard's log. `#1` is the fault's place in the list of
+//! the seed, by which `--keep` names it.
+//!
+//! # It finds bugs
+//!
+//! Known bugs are switched on one by one (`evershard_protocol::bugs`), each with a mix and a bound of seeds within which it
+//! has to be found ([`bugs`]). Seeds needed, from 0 on:
+//!
+//! | bug | mix | bound | seeds | found as |
+//! |---|---|---|---|---|
+//! (measured with `--prove`)
+//!
+//! Those of leases, reads, membership and repair come with their subjects ([`bugs::TO_COME`]).
+//!
+//! # What is not modelled
+//!
+//! Snapshots, learners, reads and changes of membership, which the system does not have yet. Segments are prepared at
+//! once, after a delay; a crash in the middle of that leaves nothing. Two processes of one node never run at once.
+#![forbid(unsafe_code)]
+
+pub mod budget;
+pub mod bugs;
+pub mod client;
+pub mod clock;
+pub mod disk;
+pub mod env;
+pub mod faults;
+pub mod history;
+pub mod network;
+pub mod node;
+pub mod oracle;
+pub mod panics;
+pub mod plan;
+pub mod profile;
+pub mod random;
+pub mod report;
+pub mod run;
+pub mod script;
+pub mod service;
+pub mod shrink;
+pub mod stats;
+pub mod trace;
+pub mod turns;
+pub mod wgl;
+pub mod world;

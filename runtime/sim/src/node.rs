@@ -1,0 +1,191 @@
+//! A simulated node: its disks and its clocks, which outlive its process, and its process, if it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evershard_consensus::Standing;
+use evershard_node::core::{Core, CoreParts, Identity, ShardConfig};
+use evershard_node::env::LinkId;
+use evershard_node::shard::Shard;
+use evershard_node::start::{StartError, Started, start};
+use evershard_protocol::{ClusterId, NodeId, Position, ShardId};
+
+use crate::client::address;
+use crate::clock::{Clock, Time};
+use crate::disk::SimDisk;
+use crate::env::SimEnv;
+use crate::plan::Options;
+use crate::service::{KeyValue, Probe};
+
+/// One shard of a running process.
+pub struct Running {
+    /// The production shard.
+    pub shard: Shard<KeyValue, SimEnv>,
+    /// What its service saw.
+    pub probe: Probe,
+    /// When its next turn is due.
+    pub wake: Option<Time>,
+    /// It is at work until then.
+    pub busy_until: Time,
+    /// Its connections: number and side.
+    pub links: BTreeMap<(u32, u32), (usize, usize)>,
+    /// It has stopped.
+    pub stopped: bool,
+    /// What was last said about its role.
+    pub told: (u64, u8),
+    /// Garbage was put before it.
+    pub misled: bool,
+}
+
+impl Running {
+    /// The connection behind a link.
+    #[must_use]
+    pub fn connection(&self, link: LinkId) -> Option<(usize, usize)> {
+        self.links.get(&(link.index, link.generation)).copied()
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn core(&self) -> &Core<KeyValue> {
+        self.shard.core()
+    }
+}
+
+/// A running process.
+pub struct Process {
+    /// Its shards.
+    pub shards: Vec<Running>,
+    /// It was asked to stop, and stays down so long.
+    pub stopping: Option<u64>,
+    /// SIGSTOP, until then.
+    pub paused_until: Time,
+}
+
+/// One node.
+pub struct Node {
+    /// Its clocks.
+    pub clock: Clock,
+    /// Its disks, one per shard.
+    pub disks: Vec<SimDisk>,
+    /// Harm was done to these disks since they were last whole.
+    pub damaged: Vec<bool>,
+    /// Harm was done to these disks at some time.
+    pub ever_damaged: Vec<bool>,
+    /// A slot was damaged in this life.
+    pub slot_damaged: Vec<bool>,
+    /// Counts its processes.
+    pub life: u64,
+    /// Its process.
+    pub process: Option<Process>,
+}
+
+impl Node {
+    /// Whether it takes anything in.
+    #[must_use]
+    pub fn is_awake(&self, now: Time) -> bool {
+        self.process.as_ref().is_some_and(|process| process.paused_until <= now)
+    }
+
+    /// Whether all its replicas count.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            process.stopping.is_none()
+                && process.shards.iter().all(|running| {
+                    let core = running.core();
+                    core.raft().standing() == Standing::Sound && core.disk().failed().is_none()
+                })
+        })
+    }
+
+    /// Whether all its replicas have on disk what was committed.
+    #[must_use]
+    pub fn has(&self, committed: &[Position]) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            process.shards.iter().zip(committed).all(|(running, committed)| {
+                running.core().disk().durable() >= *committed && running.core().replica().halted.is_none()
+            })
+        })
+    }
+
+    /// The state of one shard, if the process runs.
+    #[must_use]
+    pub fn core(&self, shard: usize) -> Option<&Core<KeyValue>> {
+        self.process.as_ref().map(|process| process.shards[shard].core())
+    }
+
+    /// One shard of the process.
+    pub fn running(&mut self, shard: usize) -> Option<&mut Running> {
+        self.process.as_mut().and_then(|process| process.shards.get_mut(shard))
+    }
+}
+
+/// What a start came to, for the oracles.
+pub type Outcome = Result<Started, StartError>;
+
+/// Looks at one replica's disk, as a starting node does.
+///
+/// # Errors
+/// If the replica refuses to start.
+pub fn open(node: usize, shard: usize, options: &Options, clock: &Clock, disk: &mut SimDisk, now: Time) -> Outcome {
+    let marks = evershard_log::Identity { cluster: cluster(), shard: shard_id(shard), node: node_id(node) };
+    start(&mut disk.mount(), &marks, options.durability, clock.now(now).timestamp)
+}
+
+/// Makes a shard of what was found.
+#[must_use]
+pub fn make(node: usize, shard: usize, options: &Options, clock: &Clock, started: Started, now: Time) -> Running {
+    let probe = Probe::default();
+    let nodes = options.nodes;
+    let salt = started.slot.incarnation.0 ^ (node as u64) << 32;
+    let core = Core::new(CoreParts {
+        identity: Identity {
+            cluster: cluster(),
+            node: node_id(node),
+            shard: shard_id(shard),
+            incarnation: started.slot.incarnation,
+        },
+        config: ShardConfig {
+            durability: options.durability,
+            session_timeout_ns: options.session_timeout_ns,
+            prefer_leaders: options.prefer_leaders,
+        },
+        members: (0..nodes).map(node_id).collect(),
+        configured: (0..nodes).map(node_id).collect(),
+        timing: options.timing,
+        segment_size: options.segment_size,
+        tail_size: options.tail_size,
+        inflight_size_max: options.inflight_size_max,
+        started,
+        service: KeyValue::new(Probe::clone(&probe), salt),
+        addresses: (0..nodes).map(|node| Some(Arc::from(address(node)))).collect(),
+        shards: u16::try_from(options.shards).expect("few shards"),
+        now: clock.now(now),
+    });
+    Running {
+        shard: Shard::new(SimEnv::new(), core),
+        probe,
+        wake: None,
+        busy_until: now,
+        links: BTreeMap::new(),
+        stopped: false,
+        told: (0, 0),
+        misled: false,
+    }
+}
+
+/// The id of a node.
+#[must_use]
+pub fn node_id(node: usize) -> NodeId {
+    NodeId(u8::try_from(node).expect("few nodes"))
+}
+
+/// The id of a shard.
+#[must_use]
+pub fn shard_id(shard: usize) -> ShardId {
+    ShardId(u16::try_from(shard).expect("few shards"))
+}
+
+fn cluster() -> ClusterId {
+    ClusterId::of_name("simulated")
+}

@@ -1,0 +1,228 @@
+//! A second implementation of what the committed log means, record by record: sessions, requests, timers and the
+//! key-value store, written apart from the ones under test. What clients are told is held against it; since the log is a
+//! total order that respects real time (`real-time`), this is the linear-time check of linearizability.
+//!
+//! `log-malformed`: the log is whole records in order. `record-time`: their times do not go back. `executed-twice`: a
+//! session's requests come one by one, and a record that repeats one has no effect.
+
+use std::collections::BTreeMap;
+
+use evershard_protocol::record::{Kind, Record};
+use evershard_protocol::{Position, RequestNumber, SessionId, Term, Timestamp};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::oracle::Violation;
+use crate::service::{ABSENT, Command, state_digest, weight};
+
+/// What a record did.
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// Whose it was; 0 for a timer.
+    pub session: SessionId,
+    /// Its number; 0 for a timer.
+    pub request: RequestNumber,
+    /// What the service says.
+    pub reply: Vec<u8>,
+    /// Hash of it.
+    pub reply_hash: u64,
+    /// Digest of the service's state afterwards.
+    pub digest: u64,
+}
+
+/// The meaning of a committed log.
+pub struct Replay {
+    end: usize,
+    term: Term,
+    time: Timestamp,
+    /// Where the records of each term end.
+    terms: BTreeMap<Term, Position>,
+    /// Sessions that are open, with their last request.
+    sessions: BTreeMap<SessionId, u64>,
+    timers: BTreeMap<u64, Timestamp>,
+    values: [Option<u64>; 256],
+    calls: u64,
+    effects: BTreeMap<Position, Effect>,
+    /// Where each request took effect.
+    requests: BTreeMap<(SessionId, RequestNumber), Position>,
+    /// Records that repeated a request and had no effect.
+    pub repeated: u64,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self {
+            end: 0,
+            term: Term(0),
+            time: Timestamp(0),
+            terms: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            values: [None; 256],
+            calls: 0,
+            effects: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            repeated: 0,
+        }
+    }
+}
+
+impl Replay {
+    /// Goes through what is new in the log.
+    pub(super) fn run(&mut self, log: &[u8]) -> Result<(), Violation> {
+        while self.end < log.len() {
+            let start = Position(self.end as u64);
+            let record = match Record::parse(start, &log[self.end..]) {
+                Ok(record) => record,
+                Err(error) => return Violation::of("log-malformed", format!("at {start}: {error}")),
+            };
+            self.take(&record)?;
+            self.end += record.bytes.len();
+        }
+        Ok(())
+    }
+
+    /// What the record that ends at `position` did, if it did anything.
+    #[must_use]
+    pub fn effect(&self, position: Position) -> Option<&Effect> {
+        self.effects.get(&position)
+    }
+
+    /// Where a request took effect.
+    #[must_use]
+    pub fn position_of(&self, session: SessionId, request: RequestNumber) -> Option<Position> {
+        self.requests.get(&(session, request)).copied()
+    }
+
+    /// Where the log ends, as far as it was gone through.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        Position(self.end as u64)
+    }
+
+    /// Where the records of terms before this one end.
+    #[must_use]
+    pub fn committed_before(&self, term: Term) -> Position {
+        self.terms.range(..term).next_back().map_or(Position::ZERO, |(_, end)| *end)
+    }
+
+    /// Commands that took effect.
+    #[must_use]
+    pub fn commands(&self) -> usize {
+        self.requests.len()
+    }
+
+    fn take(&mut self, record: &Record<'_>) -> Result<(), Violation> {
+        let header = &record.header;
+        let position = header.position;
+        if header.term < self.term {
+            return Violation::of("log-malformed", format!("{:?} behind {:?} at {position}", header.term, self.term));
+        }
+        if header.timestamp < self.time {
+            let back = self.time.0 - header.timestamp.0;
+            return Violation::of("record-time", format!("the record at {position} is {back} ns before one before it"));
+        }
+        self.term = header.term;
+        self.time = header.timestamp;
+        self.terms.insert(self.term, position);
+        match Kind::from_number(header.kind) {
+            Some(Kind::Command | Kind::Refusal) => self.request(record),
+            Some(Kind::SessionOpen) => {
+                self.sessions.insert(SessionId(position.0), 0);
+                Ok(())
+            }
+            Some(Kind::SessionClose) => {
+                self.sessions.remove(&header.session);
+                Ok(())
+            }
+            Some(Kind::TimerFired) => {
+                self.fire(record);
+                Ok(())
+            }
+            Some(Kind::TermStart | Kind::Note | Kind::Digest | Kind::Membership) => Ok(()),
+            other => Violation::of("log-malformed", format!("a record of kind {other:?} at {position}")),
+        }
+    }
+
+    fn request(&mut self, record: &Record<'_>) -> Result<(), Violation> {
+        let header = &record.header;
+        let Some(last) = self.sessions.get_mut(&header.session) else { return Ok(()) };
+        if header.request.0 <= *last {
+            self.repeated += 1;
+            return Ok(());
+        }
+        if header.request.0 != *last + 1 {
+            let what = format!("{} of {} follows request {last}", header.request, header.session);
+            return Violation::of("executed-twice", what);
+        }
+        *last = header.request.0;
+        self.requests.insert((header.session, header.request), header.position);
+        let reply = if header.kind == Kind::Command as u16 {
+            self.calls += 1;
+            self.execute(record.payload)
+        } else {
+            Vec::new()
+        };
+        self.note(record, header.session, header.request, reply);
+        Ok(())
+    }
+
+    fn fire(&mut self, record: &Record<'_>) {
+        let word = |at: usize| record.payload[at..at + 8].try_into().map(u64::from_le_bytes);
+        let (Ok(timer), Ok(deadline)) = (word(0), word(8)) else { return };
+        if self.timers.get(&timer) == Some(&Timestamp(deadline)) {
+            self.timers.remove(&timer);
+            self.values[usize::from(key(timer))] = None;
+            self.calls += 1;
+            self.note(record, SessionId(0), RequestNumber(0), Vec::new());
+        }
+    }
+
+    fn note(&mut self, record: &Record<'_>, session: SessionId, request: RequestNumber, reply: Vec<u8>) {
+        let held = self.values.iter().enumerate();
+        let sum = held
+            .fold(0_u64, |sum, (at, value)| value.map_or(sum, |value| sum.wrapping_add(weight(key(at as u64), value))));
+        let effect =
+            Effect { session, request, reply_hash: xxh3_64(&reply), reply, digest: state_digest(sum, self.calls) };
+        self.effects.insert(record.header.position, effect);
+    }
+
+    fn execute(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let held = |of: u8, this: &Self| this.values[usize::from(of)];
+        match Command::decode(bytes) {
+            Command::Put(of, value) => {
+                self.timers.remove(&u64::from(of));
+                words(&[self.values[usize::from(of)].replace(value).unwrap_or(ABSENT)])
+            }
+            Command::Get(of) => words(&[held(of, self).unwrap_or(ABSENT)]),
+            Command::Cas(of, expected, new) => {
+                let before = held(of, self).unwrap_or(ABSENT);
+                if before == expected {
+                    self.values[usize::from(of)] = Some(new);
+                }
+                words(&[u64::from(before == expected), before])
+            }
+            Command::Add(of, delta) => {
+                let sum = held(of, self).unwrap_or(0).wrapping_add(delta);
+                self.values[usize::from(of)] = Some(sum);
+                words(&[sum])
+            }
+            Command::Lend(of, value, ms) => {
+                self.timers.insert(u64::from(of), Timestamp(self.time.0 + ms * 1_000_000));
+                words(&[self.values[usize::from(of)].replace(value).unwrap_or(ABSENT)])
+            }
+            Command::Scan => {
+                let all = self.values.iter().enumerate();
+                let pairs: Vec<u64> =
+                    all.filter_map(|(at, value)| value.map(|value| [at as u64, value])).flatten().collect();
+                words(&pairs)
+            }
+            Command::Echo(_) => bytes.to_vec(),
+            Command::Unknown(_) => b"?".to_vec(),
+        }
+    }
+}
+
+fn key(number: u64) -> u8 {
+    u8::try_from(number).expect("keys and timers are bytes")
+}

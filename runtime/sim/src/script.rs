@@ -1,0 +1,227 @@
+//! A cluster by hand, for named scenarios: everything that faults of a plan do, said step by step, with all oracles
+//! watching. A rule that is broken panics with what was seen and the trace.
+
+use evershard_consensus::{Role, Standing};
+use evershard_protocol::client::AdminAction;
+use evershard_protocol::{Position, Term};
+
+use crate::faults::End;
+use crate::node::node_id;
+use crate::oracle::Violation;
+use crate::plan::{MS, Options, Plan};
+use crate::profile::calm;
+use crate::run::settle;
+use crate::service::Command;
+use crate::turns::invoke;
+use crate::world::World;
+
+/// A cluster by hand.
+pub struct Script {
+    /// The world: everything may be looked at.
+    pub world: World,
+}
+
+/// What a replica is, at a glance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Whether its word counts.
+    pub standing: Standing,
+    /// What it knows to be committed.
+    pub committed: Position,
+    /// What it has applied.
+    pub applied: Position,
+    /// What it has on disk.
+    pub durable: Position,
+    /// Digest of everything replicated.
+    pub digest: u64,
+}
+
+impl Script {
+    /// A cluster without faults; `adjust` has the last word on what it is like. Clients send nothing by themselves.
+    #[must_use]
+    pub fn new(seed: u64, adjust: impl FnOnce(&mut Options)) -> Self {
+        let mut plan = Plan::of_seed(seed, &calm());
+        let options = &mut plan.options;
+        (options.nodes, options.shards, options.clients, options.commands) = (3, 1, 1, 0);
+        options.unruly_per_mille = 0;
+        options.prefer_leaders = false;
+        adjust(options);
+        let mut world = World::new(plan);
+        world.trace.worded = true;
+        Self { world }
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, ms: u64) {
+        let outcome = self.world.run_until_time(self.world.time + ms * MS);
+        self.expect(outcome);
+    }
+
+    /// Lets time pass until something is so; panics if that takes longer than `ms`.
+    pub fn run_until(&mut self, ms: u64, what: &str, condition: impl Fn(&Self) -> bool) {
+        let end = self.world.time + ms * MS;
+        while !condition(self) {
+            if self.world.time >= end {
+                self.fail(&format!("after {ms} ms still not so: {what}"));
+            }
+            self.run_for(1);
+        }
+    }
+
+    /// Waits for a leader that admits commands.
+    pub fn elect(&mut self, shard: usize) -> usize {
+        self.run_until(10_000, "a leader admits commands", |script| script.admitting(shard).is_some());
+        self.admitting(shard).expect("just seen")
+    }
+
+    fn admitting(&self, shard: usize) -> Option<usize> {
+        let leader = self.world.leader(shard)?;
+        self.world.nodes[leader].core(shard).filter(|core| core.raft().admits()).map(|_| leader)
+    }
+
+    /// All trouble is over: everything is answered and all agree, in time.
+    pub fn settle(&mut self) {
+        self.world.heal();
+        let outcome = settle(&mut self.world);
+        self.expect(outcome);
+    }
+
+    /// kill -9.
+    pub fn crash(&mut self, node: usize) {
+        self.world.crash(node, End::Killed);
+    }
+
+    /// The power of these nodes goes at once.
+    pub fn power_cut(&mut self, nodes: &[usize]) {
+        nodes.iter().for_each(|node| self.world.crash(*node, End::PowerLost));
+    }
+
+    /// A node that is down starts again.
+    pub fn restart(&mut self, node: usize) {
+        let outcome = self.world.start(node, self.world.nodes[node].life);
+        self.expect(outcome);
+    }
+
+    /// SIGTERM; the node stays down so long.
+    pub fn stop(&mut self, node: usize, down_ms: u64) {
+        assert!(self.world.stop(node, down_ms * MS), "a node that runs can be stopped");
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&mut self, node: usize, ms: u64) {
+        assert!(self.world.pause(node, ms * MS), "a node that runs can be paused");
+    }
+
+    /// From one node nothing arrives at another.
+    pub fn partition(&mut self, from: usize, to: usize) {
+        self.world.network.cut(from, to);
+    }
+
+    /// A node neither hears the others nor is heard by them.
+    pub fn isolate(&mut self, node: usize) {
+        for other in (0..self.world.nodes.len()).filter(|other| *other != node) {
+            self.partition(node, other);
+            self.partition(other, node);
+        }
+    }
+
+    /// All links work.
+    pub fn heal(&mut self) {
+        self.world.network.calm(self.world.time);
+        self.world.settle_network();
+    }
+
+    /// A node that is down gets new, empty disks.
+    pub fn wipe(&mut self, node: usize) {
+        assert!(self.world.nodes[node].process.is_none(), "disks are changed while the node is down");
+        for shard in 0..self.world.plan.options.shards {
+            self.world.nodes[node].disks[shard].wipe();
+            self.world.oracles[shard].on_wipe(node);
+            self.world.harm(node, shard);
+        }
+    }
+
+    /// Bits of the block that holds this position change.
+    pub fn rot(&mut self, node: usize, shard: usize, position: Position) {
+        assert!(self.world.nodes[node].disks[shard].rot_position(position.0), "there is a block to rot");
+        self.world.harm(node, shard);
+    }
+
+    /// The next write of a block fails.
+    pub fn fail_write(&mut self, node: usize, shard: usize) {
+        assert!(self.world.fail_write(node, shard), "one failure at a time");
+    }
+
+    /// A node's disks do nothing for so long.
+    pub fn stall_disk(&mut self, node: usize, ms: u64) {
+        let until = self.world.time + ms * MS;
+        self.world.nodes[node].disks.iter_mut().for_each(|disk| disk.stalled_until = until);
+    }
+
+    /// A node's disks are full, or not any more.
+    pub fn fill_disk(&mut self, node: usize, full: bool) {
+        self.world.nodes[node].disks.iter_mut().for_each(|disk| disk.full = full);
+    }
+
+    /// A node's wall clock jumps.
+    pub fn clock_jump(&mut self, node: usize, seconds: i64) {
+        self.world.nodes[node].clock.jump(seconds * 1_000_000_000);
+    }
+
+    /// An operator moves leadership.
+    pub fn transfer(&mut self, shard: usize, to: usize) {
+        assert!(self.world.ask_operator(shard, AdminAction::Transfer, node_id(to).0), "there is a leader to ask");
+    }
+
+    /// A client sends a command; true if its session took it.
+    pub fn send(&mut self, client: usize, command: Command) -> bool {
+        let now = self.world.time;
+        let World { clients, history, oracles, .. } = &mut self.world;
+        let shard = clients[client].shard;
+        let after = oracles[shard].replies.latest();
+        let mut issue = |command, request| invoke(&mut history.operations, client, shard, now, after, command, request);
+        let sent = clients[client].send(command, &mut issue);
+        self.world.wake_client(client, now + 1000);
+        sent
+    }
+
+    /// A client sends a command and waits for its answer: the words of the reply.
+    pub fn call(&mut self, client: usize, command: Command) -> Vec<u64> {
+        assert!(self.send(client, command), "the session takes a command");
+        let operation = self.world.history.operations.len() - 1;
+        self.run_until(20_000, "the command is answered", |script| {
+            script.world.history.operations[operation].reply.is_some()
+        });
+        let reply = self.world.history.operations[operation].reply.as_ref().expect("just seen");
+        reply.payload.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect()
+    }
+
+    /// What a replica is; `None` if its node is down.
+    #[must_use]
+    pub fn status(&self, node: usize, shard: usize) -> Option<Status> {
+        self.world.nodes[node].core(shard).map(|core| Status {
+            role: core.raft().role(),
+            term: core.raft().term(),
+            standing: core.raft().standing(),
+            committed: core.raft().commit(),
+            applied: core.replica().applied,
+            durable: core.disk().durable(),
+            digest: core.replica().compute_digest().0,
+        })
+    }
+
+    fn expect(&self, outcome: Result<(), Violation>) {
+        if let Err(Violation { rule, what }) = outcome {
+            self.fail(&format!("`{rule}`: {what}"));
+        }
+    }
+
+    fn fail(&self, what: &str) -> ! {
+        let trace: Vec<String> = self.world.trace.tail(60).map(ToString::to_string).collect();
+        panic!("{what}\n{}", trace.join("\n"));
+    }
+}

@@ -1,0 +1,5 @@
+//! The simulator under test, and the cluster under the simulator.
+
+mod histories;
+mod scenarios;
+mod seeds;

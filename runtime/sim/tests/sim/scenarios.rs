@@ -1,0 +1,147 @@
+//! Named scenarios: what was once found by a seed, or what must be seen to hold, step by step.
+
+use evershard_consensus::{Durability, Role, Standing};
+use evershard_sim::script::Script;
+use evershard_sim::service::Command;
+
+fn durable(seed: u64) -> Script {
+    Script::new(seed, |options| {
+        options.durability = Durability::Durable;
+        options.latency_ns = (50_000, 100_000);
+        options.disk_ns = (50_000, 100_000);
+        options.window_len = 64;
+        options.session_timeout_ns = 60_000_000_000;
+    })
+}
+
+#[test]
+fn a_cluster_answers_and_all_replicas_agree() {
+    let mut script = durable(1);
+    script.elect(0);
+    assert_eq!(script.call(0, Command::Add(1, 5)), [5]);
+    assert_eq!(script.call(0, Command::Add(1, 6)), [11]);
+    script.settle();
+    let digests: Vec<u64> = (0..3).map(|node| script.status(node, 0).expect("it runs").digest).collect();
+    assert_eq!(digests, [digests[0]; 3]);
+}
+
+#[test]
+fn everything_acknowledged_survives_the_loss_of_all_power() {
+    let mut script = durable(2);
+    script.elect(0);
+    for value in 1..=20 {
+        assert_eq!(script.call(0, Command::Add(1, 1)), [value]);
+    }
+    script.power_cut(&[0, 1, 2]);
+    script.run_for(500);
+    (0..3).for_each(|node| script.restart(node));
+    assert_eq!(script.call(0, Command::Get(1)), [20]);
+    script.settle();
+}
+
+/// The story: a leader was paused, another one was elected. When it woke up, its sockets held requests of clients and an
+/// append of the new leader. The requests became records; consensus had not heard of them when it stepped down, and what
+/// the new leader sent was appended behind them.
+#[test]
+fn a_leader_that_wakes_up_deposed_with_requests_in_its_sockets() {
+    for seed in 0..10 {
+        let mut script = durable(seed);
+        let leader = script.elect(0);
+        script.call(0, Command::Add(1, 1));
+        script.pause(leader, 1500);
+        for _ in 0..5 {
+            script.send(0, Command::Add(1, 1));
+        }
+        script.run_for(2500);
+        script.settle();
+        assert_eq!(script.call(0, Command::Get(1)), [6]);
+    }
+}
+
+/// The story: the clock of a node was behind; it was restarted and became leader, and its first record was stamped before
+/// those on its disk.
+#[test]
+fn record_time_does_not_go_back_when_a_leader_with_a_late_clock_was_restarted() {
+    let mut script = durable(3);
+    let leader = script.elect(0);
+    (0..3).for_each(|node| script.clock_jump(node, 600));
+    script.call(0, Command::Put(1, 1));
+    (0..3).for_each(|node| script.clock_jump(node, -1200));
+    script.power_cut(&[0, 1, 2]);
+    (0..3).for_each(|node| script.restart(node));
+    script.call(0, Command::Put(1, 2));
+    assert!(script.status(leader, 0).is_some());
+    script.settle();
+}
+
+#[test]
+fn a_wiped_node_comes_back_as_recovering_and_becomes_sound() {
+    let mut script = durable(4);
+    let leader = script.elect(0);
+    script.call(0, Command::Put(1, 7));
+    let victim = (leader + 1) % 3;
+    script.crash(victim);
+    script.wipe(victim);
+    script.restart(victim);
+    assert_eq!(script.status(victim, 0).expect("it runs").standing, Standing::Recovering);
+    script.run_until(5000, "it is sound", |script| {
+        script.status(victim, 0).is_some_and(|status| status.standing == Standing::Sound)
+    });
+    script.settle();
+}
+
+#[test]
+fn rot_in_the_middle_of_a_log_is_made_good_by_the_others() {
+    let mut script = durable(5);
+    let leader = script.elect(0);
+    let mut positions = Vec::new();
+    for value in 0..10 {
+        script.call(0, Command::Put(1, value));
+        positions.push(script.status(leader, 0).expect("it runs").committed);
+        script.run_for(30);
+    }
+    let victim = (leader + 1) % 3;
+    script.crash(victim);
+    script.rot(victim, 0, positions[4]);
+    script.restart(victim);
+    assert_eq!(script.status(victim, 0).expect("it runs").standing, Standing::Recovering);
+    script.settle();
+    assert_eq!(script.call(0, Command::Get(1)), [9]);
+}
+
+#[test]
+fn a_leader_whose_disk_fails_lets_another_lead() {
+    let mut script = durable(6);
+    let leader = script.elect(0);
+    script.call(0, Command::Put(1, 1));
+    script.fail_write(leader, 0);
+    script.send(0, Command::Put(1, 2));
+    script.run_until(10_000, "another leads", |script| {
+        (0..3).any(|node| node != leader && script.status(node, 0).is_some_and(|status| status.role == Role::Leader))
+    });
+    script.settle();
+}
+
+#[test]
+fn a_transfer_moves_leadership() {
+    let mut script = durable(7);
+    let leader = script.elect(0);
+    script.call(0, Command::Put(1, 1));
+    let to = (leader + 1) % 3;
+    script.transfer(0, to);
+    script.run_until(2000, "it leads", |script| script.status(to, 0).is_some_and(|status| status.role == Role::Leader));
+    script.settle();
+}
+
+#[test]
+fn a_leader_that_is_cut_off_commits_nothing_and_comes_back() {
+    let mut script = durable(8);
+    let leader = script.elect(0);
+    script.call(0, Command::Put(1, 1));
+    script.isolate(leader);
+    script.send(0, Command::Put(1, 2));
+    script.run_for(2000);
+    script.heal();
+    script.settle();
+    assert_eq!(script.call(0, Command::Get(1)), [2]);
+}
