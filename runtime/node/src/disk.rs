@@ -86,6 +86,12 @@ impl Disk {
         self.writer.holes()
     }
 
+    /// Whether all of the log reads back, as far as is known.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.writer.holes().is_empty()
+    }
+
     /// The error that ended all writing.
     #[must_use]
     pub fn failed(&self) -> Option<i32> {

@@ -84,7 +84,7 @@ impl<S: Service> Core<S> {
     /// Answers others, and goes on with whatever does not read back here.
     pub(crate) fn repair(&mut self, env: &mut impl Env) {
         self.serve_repairs(env);
-        let whole = self.disk.writer.holes().is_empty();
+        let whole = self.disk.is_whole();
         self.raft.set_whole(whole);
         if whole {
             self.repair.asking = None;

@@ -103,7 +103,8 @@ impl Node {
     pub fn has(&self, committed: &[Position]) -> bool {
         self.process.as_ref().is_some_and(|process| {
             process.shards.iter().zip(committed).all(|(running, committed)| {
-                running.core().disk().durable() >= *committed && running.core().replica().halted.is_none()
+                let core = running.core();
+                core.disk().durable() >= *committed && core.disk().is_whole() && core.replica().halted.is_none()
             })
         })
     }
