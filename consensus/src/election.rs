@@ -243,7 +243,6 @@ impl Raft {
         self.quorum_since = self.now;
         self.term_start = None;
         self.transfer = None;
-        self.elected_by_all = elected_by_all;
         if elected_by_all {
             // The best log of all members is the shard's log.
             self.hard.standing = Standing::Sound;
@@ -254,7 +253,9 @@ impl Raft {
         let last = self.terms.last();
         for peer in &mut self.peers {
             peer.contact = peer.grant.map(|_| self.now);
+            let vouched = elected_by_all && peer.grant.is_some();
             peer.begin_term(last);
+            peer.vouched = vouched;
         }
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Following {
     pub(crate) matched: Position,
     /// The highest commit position it told.
     pub(crate) leader_commit: Position,
+    /// See [`Append::confirmed`].
+    confirmed: Position,
     /// The caller is about to append records of this term, up to here at most.
     taking: Option<(Term, Position)>,
     /// Round of its latest append; none before the first.
@@ -74,6 +76,7 @@ impl Raft {
         }
         self.following.rejected = None;
         self.following.leader_commit = self.following.leader_commit.max(append.commit);
+        self.following.confirmed = self.following.confirmed.max(append.confirmed);
         self.take(append)
     }
 
@@ -111,19 +114,23 @@ impl Raft {
         self.on_matched();
     }
 
-    /// A replica that lost records is sound again once it holds all that a quorum confirmed after its restart: the
-    /// leader told it a commit position of its own term, so nothing older is missing, and whatever the replica
-    /// acknowledged in its earlier life counts no more since the link was made anew.
+    /// A replica that lost records is sound again once it holds all that was committed before its return, as its leader
+    /// has made sure with a quorum of others since ([`Append::confirmed`]). Whatever it acknowledged in its earlier life
+    /// counts no more since the link was made anew, and a vote it may have forgotten no longer elects anybody: so long
+    /// no campaign lasts.
     pub(crate) fn recover(&mut self) {
         if self.hard.standing == Standing::Sound || self.role != Role::Follower {
             return;
         }
-        let confirmed = self.following.leader_commit;
+        let confirmed = self.following.confirmed;
         let held = match self.durability {
             Durability::Durable => self.following.matched.min(self.durable),
             Durability::Replicated => self.following.matched,
         };
-        if confirmed <= held && self.terms.term_at(confirmed) == Some(self.hard.term) {
+        // Votes are durable in either mode; only a disk that has lost something may have lost one.
+        let remembers = self.durability == Durability::Replicated && self.restored.0 > Term(0);
+        let settled = remembers || self.now.since(self.born) >= self.timing.election_max_ns;
+        if confirmed > Position::ZERO && confirmed <= held && settled {
             assert!(self.hard.term > Term(0), "there is a leader, so there was an election");
             self.hard.standing = Standing::Sound;
         }

@@ -296,6 +296,17 @@ impl Raft {
         reached(&self.membership, of_node)
     }
 
+    /// The least value that any voter has; `own` is this replica's.
+    pub(crate) fn least_of_all<T: Ord + Copy + Default>(&self, own: T, value: impl Fn(&Peer) -> T) -> T {
+        let of_node = |node: NodeId| {
+            if node == self.id {
+                return own;
+            }
+            self.peer_index(node).map_or_else(T::default, |index| value(&self.peers[index]))
+        };
+        self.membership.deciding().iter().map(of_node).min().unwrap_or_default()
+    }
+
     /// Whether this holds of every voter; `own` says it of this replica.
     pub(crate) fn holds_of_all(&self, own: bool, holds: impl Fn(&Peer) -> bool) -> bool {
         let deciding = self.membership.deciding();

@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::peer::{Append, AppendReply};
 use evershard_protocol::{Instant, NodeId, Position, Term};
 
@@ -33,6 +34,14 @@ pub(crate) struct Peer {
     /// A term it had saved, and what was committed and on its stable storage, as it last said: for when it comes back with
     /// less. Kept for as long as this replica runs.
     pub(crate) floor: (Term, Position),
+    /// It voted for this leader when every member did, and its link has lasted since: its word counts though it may have
+    /// lost records, for no member has a better log.
+    pub(crate) vouched: bool,
+    /// It may have lost records. The read whose confirmation shows that this leader still led when it said so.
+    pub(crate) audit: Option<u64>,
+    /// What was committed when that was confirmed, and whether the peer was told.
+    pub(crate) confirmed: Position,
+    told_confirmed: Position,
     /// It has left the configuration with the record that ends here, and is fed until it has been told so.
     pub(crate) farewell: Option<Position>,
     /// The latest read whose number went out to it, and the latest whose round it has answered.
@@ -112,6 +121,10 @@ impl Peer {
             mode: Mode::Probe { waiting: false, enquiry: false },
             next: Position::ZERO,
             floor: (Term(0), Position::ZERO),
+            vouched: false,
+            audit: None,
+            confirmed: Position::ZERO,
+            told_confirmed: Position::ZERO,
             farewell: None,
             told_read: 0,
             confirmed_read: 0,
@@ -133,6 +146,12 @@ impl Peer {
         self.rounds.clear();
         self.told_read = 0;
         self.farewell = None;
+        self.vouched = false;
+        self.audit = None;
+        self.confirmed = Position::ZERO;
+        self.told_confirmed = Position::ZERO;
+        // A vote of its last life is none of this one.
+        self.grant = None;
         self.probe_from(next, false);
     }
 
@@ -175,6 +194,7 @@ impl Peer {
             Mode::Snapshot { .. } if idle => Due::Empty(self.round + 1),
             Mode::Snapshot { .. } => Due::Nothing,
             Mode::Replicate if idle || self.lacks_read(pace.read) => Due::Empty(self.round + 1),
+            Mode::Replicate if self.confirmed > self.told_confirmed => Due::Empty(self.data_round(pace)),
             Mode::Replicate if self.told_commit < pace.commit && passed(self.sent_at, COMMIT_CARRIER_NS, pace.now) => {
                 Due::Empty(self.data_round(pace))
             }
@@ -198,7 +218,7 @@ impl Peer {
     pub(crate) fn next_due(&self, pace: &Pace) -> Instant {
         let wait_ns = match self.mode {
             Mode::Probe { waiting: false, .. } => return pace.now,
-            Mode::Replicate if self.lacks_read(pace.read) => return pace.now,
+            Mode::Replicate if self.lacks_read(pace.read) || self.confirmed > self.told_confirmed => return pace.now,
             Mode::Replicate if self.told_commit < pace.commit => COMMIT_CARRIER_NS.min(pace.heartbeat_ns),
             _ => pace.heartbeat_ns,
         };
@@ -221,6 +241,7 @@ impl Peer {
             Mode::Snapshot { .. } => {}
         }
         self.told_commit = append.commit;
+        self.told_confirmed = append.confirmed;
         if self.farewell.is_some_and(|position| self.told_commit >= position && self.received >= position) {
             self.farewell = None;
         }
@@ -251,9 +272,15 @@ impl Peer {
     pub(crate) fn hash_state(&self, hasher: &mut impl Hasher) {
         (self.id, self.connected, self.contact.is_some(), self.grant, self.recovering).hash(hasher);
         (self.received, self.durable, self.mode, self.next, self.farewell, self.told_commit).hash(hasher);
+        (self.vouched, self.audit.is_some(), self.confirmed, self.told_confirmed).hash(hasher);
         // Answers under way name rounds, so these count as they are.
         (self.round, self.since, self.told_read, self.confirmed_read).hash(hasher);
         self.rounds.hash_state(hasher);
+    }
+
+    /// Whether its word counts by itself.
+    pub(crate) fn counts(&self) -> bool {
+        !self.recovering || self.vouched || bugs::is_on(Bug::RecoveringCounts)
     }
 
     /// The answer is about the `next` that the leader has in mind now.
@@ -296,6 +323,7 @@ mod tests {
             size,
             commit: Position(commit),
             round,
+            confirmed: peer.confirmed,
         }
     }
 

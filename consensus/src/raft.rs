@@ -39,6 +39,8 @@ pub struct Raft {
     /// The log was cut since `durable` was last reported, which may therefore be lower next time.
     pub(crate) cut: bool,
 
+    /// When this life began.
+    pub(crate) born: Instant,
     /// Term and end of the log that the disk had when this life began.
     pub(crate) restored: (Term, Position),
 
@@ -69,8 +71,6 @@ pub struct Raft {
     pub(crate) quorum_since: Instant,
     /// On a leader: where its first record ended.
     pub(crate) term_start: Option<Position>,
-    /// On a leader: every member voted for it, so that even members that lost records cannot lack what it lacks.
-    pub(crate) elected_by_all: bool,
     pub(crate) transfer: Option<Transfer>,
     /// On a leader: it has summoned a successor in this term, who may campaign at any time.
     pub(crate) has_summoned: bool,
@@ -114,6 +114,7 @@ impl Raft {
             leader_heard: now,
             commit: commit.min(terms.last()),
             durable,
+            born: now,
             restored: (hard.term, terms.last()),
             terms,
             cut: false,
@@ -131,7 +132,6 @@ impl Raft {
             summoned: false,
             quorum_since: now,
             term_start: None,
-            elected_by_all: false,
             transfer: None,
             has_summoned: false,
             read_number: 0,
@@ -167,6 +167,7 @@ impl Raft {
                 self.tick_transfer(out);
             }
             Role::Follower | Role::PreCandidate | Role::Candidate => {
+                self.recover();
                 if self.campaign_due().is_some_and(|due| self.now >= due) {
                     self.campaign(out);
                 }
@@ -326,7 +327,6 @@ impl Raft {
         self.asking = false;
         self.summoned = false;
         self.term_start = None;
-        self.elected_by_all = false;
         self.transfer = None;
         self.has_summoned = false;
     }

@@ -16,6 +16,7 @@
 use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::{Instant, Position, Term};
 
+use crate::progress::Peer;
 use crate::{Raft, Role};
 
 /// A promise is believed for this part of itself less: 1/64, which covers clocks that differ by 1.5 %.
@@ -44,12 +45,24 @@ impl Raft {
         if self.has_lease() || self.is_sole_voter() {
             return Some(Read { position, term, number: 0 });
         }
-        // Reads that begin before the next round leaves share its number.
+        let number = self.next_read_number();
+        Some(Read { position, term, number })
+    }
+
+    /// The number of a read that begins now. Reads that begin before the next round leaves share it.
+    pub(crate) fn next_read_number(&mut self) -> u64 {
         if self.read_told {
             self.read_number += 1;
             self.read_told = false;
         }
-        Some(Read { position, term, number: self.read_number })
+        self.read_number
+    }
+
+    /// All reads up to this number are confirmed. Who may have forgotten whom it voted for confirms nothing, unless
+    /// every voter says the same: then nobody is left who could have elected another leader.
+    pub(crate) fn confirmed_read(&self) -> u64 {
+        let by_quorum = self.rank_of_quorum(u64::MAX, |peer| if peer.counts() { peer.confirmed_read } else { 0 });
+        by_quorum.max(self.least_of_all(u64::MAX, |peer| peer.confirmed_read))
     }
 
     /// Whether the leader of the read is known to have led after it began. `false` for ever once this replica has lost
@@ -59,8 +72,7 @@ impl Raft {
         if self.role != Role::Leader || self.hard.term != read.term {
             return false;
         }
-        let confirmed = self.rank_of_quorum(u64::MAX, |peer| peer.confirmed_read);
-        read.number <= confirmed || bugs::is_on(Bug::ReadUnconfirmed)
+        read.number <= self.confirmed_read() || bugs::is_on(Bug::ReadUnconfirmed)
     }
 
     /// Whether the read can still become confirmed.
@@ -79,6 +91,7 @@ impl Raft {
         if handing_over && !bugs::is_on(Bug::LeaseAcrossTransfer) {
             return false;
         }
-        self.now < self.rank_of_quorum(Instant(u64::MAX), |peer| peer.promised_until)
+        let promised = |peer: &Peer| if peer.counts() { peer.promised_until } else { Instant(0) };
+        self.now < self.rank_of_quorum(Instant(u64::MAX), promised)
     }
 }

@@ -43,6 +43,7 @@ impl Raft {
             size,
             commit: self.commit,
             round,
+            confirmed: peer.confirmed,
         })
     }
 
@@ -90,7 +91,29 @@ impl Raft {
             (_, false) => {}
         }
         self.advance_commit();
+        self.audit(index);
         self.tick_transfer(out);
+    }
+
+    /// A peer that may have lost records needs what was committed while it was away, and before: a commit position at
+    /// which this leader was followed by a quorum without it, later than the peer's return. A leader that was replaced
+    /// unawares has none (seed 1080 of the simulation: woken from a pause it taught a wiped replica its old log, and
+    /// the two of them were a quorum).
+    fn audit(&mut self, index: usize) {
+        if self.peers[index].recovering && self.peers[index].audit.is_none() {
+            let number = self.next_read_number();
+            self.peers[index].audit = Some(number);
+        }
+        let asked = |peer: &Peer| peer.audit.is_some() && peer.confirmed == Position::ZERO;
+        if !self.peers.iter().any(asked) || self.term_start.is_none_or(|start| self.commit < start) {
+            return;
+        }
+        let (confirmed, commit) = (self.confirmed_read(), self.commit);
+        for peer in self.peers.iter_mut().filter(|peer| asked(peer)) {
+            if peer.audit.is_some_and(|number| number <= confirmed) {
+                peer.confirmed = commit;
+            }
+        }
     }
 
     /// Commits what a quorum has, or what every member has though some of them may have lost other records.
@@ -102,12 +125,9 @@ impl Raft {
         };
         let own = by_durability(self.durable, self.terms.last());
         let held = |peer: &Peer| by_durability(peer.durable, peer.received);
-        let counted = |peer: &Peer| {
-            let counts = self.elected_by_all || !peer.recovering || bugs::is_on(Bug::RecoveringCounts);
-            if counts { held(peer) } else { Position::ZERO }
-        };
+        let counted = |peer: &Peer| if peer.counts() { held(peer) } else { Position::ZERO };
         let by_quorum = self.rank_of_quorum(own, counted);
-        let committed = by_quorum.max(self.held_by_all(own, held));
+        let committed = by_quorum.max(self.least_of_all(own, held));
         //= raft §5.4.2: only records of the leader's own term are committed by counting replicas.
         let own_term = committed >= term_start || bugs::is_on(Bug::CommitPriorTerm);
         if committed > self.commit && own_term {
@@ -120,17 +140,6 @@ impl Raft {
                 self.adopt_membership();
             }
         }
-    }
-
-    /// What every voter holds.
-    fn held_by_all(&self, own: Position, held: impl Fn(&Peer) -> Position) -> Position {
-        let of_node = |node: NodeId| {
-            if node == self.id {
-                return own;
-            }
-            self.peer_index(node).map_or(Position::ZERO, |index| held(&self.peers[index]))
-        };
-        self.membership.deciding().iter().map(of_node).min().unwrap_or_default()
     }
 
     /// The peer's log does not agree with this one at `next`. Every step goes back by at least one run of the

@@ -206,7 +206,7 @@ impl Raft {
         (self.hard, self.saved, self.role, self.leader).hash(hasher);
         (&self.terms, self.durable, self.commit, self.cut, &self.memberships).hash(hasher);
         (&self.following, self.deposed, self.vote_held, self.asking, self.summoned).hash(hasher);
-        (self.whole, self.term_start, self.elected_by_all, self.has_summoned).hash(hasher);
+        (self.whole, self.term_start, self.has_summoned).hash(hasher);
         (self.transfer.map(|transfer| transfer.to), self.read_number, self.read_told).hash(hasher);
         for peer in &self.peers {
             peer.hash_state(hasher);

@@ -152,8 +152,16 @@ impl Replica {
         let term = self.raft.term().next();
         let (previous, last) = (self.raft.commit(), self.raft.last());
         let previous_term = self.raft.terms().term_at(previous).expect("committed");
-        let mut append =
-            Append { term, previous, previous_term, data_term: term, size: 64, commit: previous, round: 1 };
+        let mut append = Append {
+            term,
+            previous,
+            previous_term,
+            data_term: term,
+            size: 64,
+            commit: previous,
+            round: 1,
+            confirmed: previous,
+        };
         let beyond = Append { previous: last.advance(640), previous_term: term, ..append };
         assert_eq!(self.raft.on_append(NodeId(1), &beyond, self.now, &mut self.out), Taken::No);
         self.save();

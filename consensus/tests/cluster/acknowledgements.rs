@@ -1,7 +1,7 @@
 //! One replica's acknowledgements, and what a leader makes of them.
 
 use evershard_consensus::{Durability, HardState, Role, Standing, Taken, TermTable};
-use evershard_protocol::peer::{AppendReply, Hint, PeerMessage};
+use evershard_protocol::peer::{Append, AppendReply, Hint, PeerMessage};
 use evershard_protocol::{Position, Term};
 
 use crate::network::MS;
@@ -185,10 +185,10 @@ fn acknowledgements_of_an_earlier_term_do_not_count() {
     assert_eq!(solo.raft.commit(), Position(0));
 }
 
-/// A commit position of an older term may be from before the restart: the leader itself may not know yet what was
-/// committed then.
+/// A leader's commit position may be from before the restart, and the leader replaced since without knowing it: only
+/// what it says to have confirmed with others will do.
 #[test]
-fn recovery_needs_a_commit_of_the_leaders_own_term() {
+fn recovery_needs_what_others_have_confirmed_since() {
     let mut table = TermTable::new();
     table.append(Term(1), Position(128));
     let hard = HardState { term: Term(1), vote: None, standing: Standing::Recovering };
@@ -196,8 +196,8 @@ fn recovery_needs_a_commit_of_the_leaders_own_term() {
     solo.append(PEER, &append(2, (128, 1), (2, 64), 128, 1));
     solo.save();
     assert!(solo.reply().is_some_and(|reply| reply.received == Position(192) && reply.recovering));
-    assert_eq!(solo.raft.hard_state_to_save(), None, "it holds the commit position, but that is of term 1");
-    solo.append(PEER, &append(2, (192, 2), (2, 64), 192, 1));
+    assert_eq!(solo.raft.hard_state_to_save(), None, "it holds the commit position, but nobody else may");
+    solo.append(PEER, &Append { confirmed: Position(192), ..append(2, (192, 2), (2, 64), 192, 1) });
     assert!(solo.reply().is_some_and(|reply| reply.recovering), "wanted, not saved");
     assert_eq!(solo.raft.standing(), Standing::Recovering);
     solo.save();

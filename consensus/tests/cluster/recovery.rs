@@ -177,7 +177,7 @@ fn in_durable_mode_recovery_waits_for_the_disk() {
     assert_eq!(cluster.raft(faulty).last(), cluster.raft(leader).last(), "it has everything again");
     assert!(!is_sound(&cluster, faulty), "but not on disk");
     cluster.nodes[faulty].disk_stuck = false;
-    cluster.run_ms(50);
+    cluster.run_ms(150);
     assert!(is_sound(&cluster, faulty));
 }
 

@@ -118,6 +118,7 @@ pub fn append(term: u64, previous: (u64, u64), data: (u64, u64), commit: u64, ro
         size: data.1,
         commit: Position(commit),
         round,
+        confirmed: Position::ZERO,
     }
 }
 

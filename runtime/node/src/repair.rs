@@ -15,6 +15,7 @@ use evershard_log::block::CONTENT_SIZE_MAX;
 use evershard_log::{Hole, SegmentNumber};
 use evershard_protocol::limits::FRAME_SIZE_MAX;
 use evershard_protocol::peer::{self, REPAIR_OVERHEAD, RepairReply, RepairRequest};
+use evershard_protocol::record::Record;
 use evershard_protocol::time::{MILLISECOND_NS, SECOND_NS};
 use evershard_protocol::{Instant, NodeId, Position};
 use evershard_service::Service;
@@ -170,8 +171,21 @@ impl<S: Service> Core<S> {
     fn rebuild(&mut self, hole: &Hole, stream: &[u8]) {
         let mut block = AlignedBuffer::new(hole.size());
         match hole.rebuild(stream, &mut block) {
-            Ok(_) => self.repair.rebuilt = Some((*hole, block)),
+            Ok(_) => {
+                self.repair.rebuilt = Some((*hole, block));
+                self.learn_record_time(hole.first(), stream);
+            }
             Err(_) => self.counters.repairs_refused += 1,
+        }
+    }
+
+    /// What is appended next must not be before what stood in the hole.
+    fn learn_record_time(&mut self, first: Position, stream: &[u8]) {
+        let (mut at, mut rest) = (first, stream);
+        while let Ok(record) = Record::parse_trusted(at, rest) {
+            self.log_time = self.log_time.max(record.header.timestamp);
+            at = record.header.position;
+            rest = &rest[record.bytes.len()..];
         }
     }
 

@@ -32,6 +32,9 @@ pub struct Append {
     pub commit: Position,
     /// Counts the leader's heartbeat rounds; comes back in the answer.
     pub round: u64,
+    /// For a follower that may have lost records: everything that was committed before it said so is at or below this
+    /// position, for a quorum without it has followed this leader since. 0 while that is not known.
+    pub confirmed: Position,
 }
 
 /// A follower's answer to [`Append`], or its news that more became durable.
@@ -205,7 +208,7 @@ block! { HelloBlock = 1 {
 } }
 block! { RefusedBlock = 2 { code: U16, padding: [u8; 6], } }
 block! { AppendBlock = 3 {
-    term: U64, previous: U64, previous_term: U64, data_term: U64, commit: U64, round: U64,
+    term: U64, previous: U64, previous_term: U64, data_term: U64, commit: U64, round: U64, confirmed: U64,
 } }
 block! { AppendReplyBlock = 4 {
     term: U64, received: U64, durable: U64, round: U64, hint_position: U64, hint_term: U64,
@@ -324,6 +327,7 @@ pub fn put_message(out: &mut Vec<u8>, message: &PeerMessage, data: &[&[u8]]) -> 
                 data_term: append.data_term.0.into(),
                 commit: append.commit.0.into(),
                 round: append.round.into(),
+                confirmed: append.confirmed.0.into(),
             };
             frame::put_gathered(out, &block, data)
         }
@@ -383,6 +387,7 @@ pub fn read<'a>(frame: &Frame<'a>) -> Result<PeerFrame<'a>, FrameError> {
             size: data.len() as u64,
             commit: Position(block.commit.get()),
             round: block.round.get(),
+            confirmed: Position(block.confirmed.get()),
         };
         if append.previous.0.checked_add(append.size).is_none() {
             return Err(FrameError::Field("previous"));
@@ -515,6 +520,7 @@ mod tests {
             size: 5,
             commit: Position(64),
             round: 9,
+            confirmed: Position(40),
         };
         check(PeerMessage::Append(append), b"hello");
         let hint = Hint { position: Position(8), term: Term(1) };
