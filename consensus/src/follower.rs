@@ -61,6 +61,8 @@ impl Raft {
             return Taken::No;
         }
         self.pledged_until = self.pledged_until.max(self.now.after(self.timing.lease_ns));
+        // What an earlier append allowed is void: the caller had no room for it.
+        self.following.taking = None;
         // A new round asks for an answer: heartbeats and probes bring one, data in between does not.
         if self.following.round != Some(append.round) {
             self.following.owed = true;
