@@ -415,7 +415,8 @@ impl SimDisk {
             nonce: last.draft.nonce ^ 0x00DD_BA11,
             segment: SegmentNumber(number.0.saturating_sub(1)),
             offset: offset as u64,
-            sequence: last.draft.sequence / 2,
+            sequence: (last.draft.sequence / 2).max(1),
+            term: last.draft.term.max(evershard_protocol::Term(1)),
             chain: last.checksum,
             ..last.draft
         };
