@@ -311,6 +311,14 @@ impl<S: Service> Core<S> {
         self.replica.applied.min(self.disk.durable())
     }
 
+    /// The floor for a record that must not be kept waiting for others to be applied: without room above the ordinary
+    /// floor, what is on disk may go from memory, and is read back when it is to be applied. A new leader whose memory is
+    /// full of what its predecessors did not commit could begin its term in no other way, nor its followers follow it.
+    pub(crate) fn floor_for(&self, padded_size: usize) -> Position {
+        let floor = self.floor();
+        if self.tail.has_room(padded_size, floor) { floor } else { self.disk.durable().max(floor) }
+    }
+
     /// Record time for a record appended now.
     pub(crate) fn stamp(&mut self) -> Timestamp {
         if bugs::is_on(Bug::TimeGoesBack) {
@@ -324,7 +332,8 @@ impl<S: Service> Core<S> {
     pub(crate) fn append_own(&mut self, kind: Kind, session: SessionId, payload: &[u8]) -> Option<Position> {
         let term = self.raft.term();
         let draft = Draft { session, ..Draft::plain(kind, term, self.stamp(), payload) };
-        self.tail.append(&draft, self.floor()).ok()
+        let floor = self.floor_for(draft.padded_size());
+        self.tail.append(&draft, floor).ok()
     }
 
     /// Whether this replica leads and may take commands.

@@ -371,13 +371,13 @@ impl<S: Service> Core<S> {
     }
 
     fn take_records(&mut self, append: &Append, mut data: &[u8]) -> Result<(), FrameError> {
-        let floor = self.floor();
         while !data.is_empty() {
             let start = self.tail.end();
             let record = Record::parse(start, data).map_err(|_| FrameError::Checksum)?;
             if record.header.term != append.data_term {
                 return Err(FrameError::Field("data_term"));
             }
+            let floor = self.floor_for(record.bytes.len());
             if !self.tail.has_room(record.bytes.len(), floor) {
                 // The leader finds out by the next append that does not match, and sends again.
                 return Ok(());
