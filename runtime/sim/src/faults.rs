@@ -476,9 +476,14 @@ impl World {
     pub(crate) fn nurse(&mut self) {
         self.examine();
         for node in 0..self.nodes.len() {
-            if self.is_sick(node) && (self.may_fail(node)) {
+            if self.is_sick(node) && self.may_fail(node) {
                 self.stop(node, 50 * MS);
                 self.examine();
+            } else if self.is_sick(node) && self.budget.node(node).fragile {
+                // A record more, and the loss can be seen: then it may be restarted.
+                for shard in 0..self.plan.options.shards {
+                    self.ask_operator(shard, AdminAction::Digest, 0);
+                }
             }
         }
     }
