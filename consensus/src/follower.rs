@@ -51,6 +51,8 @@ impl Raft {
         if !self.follow(from, append.term) {
             return Taken::No;
         }
+        // What an earlier append allowed is void: the caller had no room for it.
+        self.following.taking = None;
         // A new round asks for an answer: heartbeats and probes bring one, data in between does not.
         if self.following.round != Some(append.round) {
             self.following.owed = true;

@@ -203,3 +203,17 @@ fn recovery_needs_a_commit_of_the_leaders_own_term() {
     assert_eq!(solo.raft.standing(), Standing::Sound);
     assert!(solo.reply().is_some_and(|reply| !reply.recovering), "the leader is told at once");
 }
+
+/// The story: a follower had no room for an append's data, so it appended nothing. What that append had allowed stayed
+/// allowed, and the next append, a repeated one, was taken for its completion: "a log grows by appending".
+#[test]
+fn what_an_append_allowed_is_void_when_the_next_one_comes() {
+    let mut solo = Solo::new(Durability::Replicated, &[(1, 64), (1, 128)], 1);
+    let now = solo.now;
+    let taken = solo.raft.on_append(PEER, &append(1, (128, 1), (1, 64), 0, 1), now, &mut solo.out);
+    assert_eq!(taken, Taken::Data { skip: 0, truncate_to: None });
+    let taken = solo.raft.on_append(PEER, &append(1, (0, 0), (1, 64), 0, 1), now, &mut solo.out);
+    assert_eq!(taken, Taken::Data { skip: 64, truncate_to: None });
+    solo.raft.on_appended(Term(1), Position(128));
+    assert_eq!(solo.raft.last(), Position(128));
+}
