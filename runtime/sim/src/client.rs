@@ -286,7 +286,11 @@ impl Client {
             let large = self.random.chance(self.load.large_per_mille);
             let size = if large { self.random.index(PAYLOAD_SIZE_MAX / 4) } else { self.random.index(80) };
             let size = if large && self.random.chance(100) { PAYLOAD_SIZE_MAX } else { size };
-            let Ok(request) = self.session.send(&command.encode(size)) else { break };
+            let Ok(request) = self.session.send(&command.encode(size)) else {
+                // No room: later.
+                self.next_issue = now + 5 * MS;
+                break;
+            };
             self.issued += 1;
             self.unanswered.push_back((request, issue(command, request)));
             self.closing = self.random.chance(self.load.close_per_mille);

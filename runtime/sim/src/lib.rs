@@ -53,7 +53,21 @@
 //!
 //! | bug | mix | bound | seeds | found as |
 //! |---|---|---|---|---|
-//! (measured with `--prove`)
+//! | `commit-prior-term` | figure-eight | 2000 | 336 | `leader-lacks` |
+//! | `vote-not-durable` | elections | 1000 | 1 | `two-leaders` |
+//! | `ack-before-durable` | blackouts | 50 | 3 | `leader-lacks` |
+//! | `received-as-durable` | blackouts | 100 | 8 | `leader-lacks` |
+//! | `truncate-on-checksum` | damage | 500 | 48 | `leader-lacks` |
+//! | `duplicate-reexecuted` | standard | 50 | 5 | `executed-twice` |
+//! | `timer-fired-locally` | standard | 50 | 1 | `state-differs` |
+//! | `stale-block-accepted` | damage | 200 | 1 | `false-fault` |
+//! | `write-error-ignored` | standard | 200 | 76 | `false-fault` |
+//! | `commit-ahead-of-data` | figure-eight | 200 | 8 | `position-order` |
+//! | `map-order` | standard | 50 | 1 | `state-differs` |
+//! | `ack-overwritten` | overwrites | 1000 | 250 | `position-order` |
+//! | `recovering-counts` | damage | 500 | 4 | `leader-lacks` |
+//! | `vote-for-shorter-log` | standard | 100 | 5 | `leader-lacks` |
+//! | `time-goes-back` | standard | 100 | 1 | `record-time` |
 //!
 //! Those of leases, reads, membership and repair come with their subjects ([`bugs::TO_COME`]).
 //!

@@ -370,6 +370,17 @@ impl Network {
         }
     }
 
+    /// Every connection that is not over, for people.
+    #[must_use]
+    pub fn picture(&self) -> String {
+        let mut parts = Vec::new();
+        for (id, one) in self.connections.iter().enumerate().filter(|(_, one)| one.state != State::Closed) {
+            let waiting = one.pipes.each_ref().map(|pipe| (pipe.queue.len(), pipe.in_flight, pipe.returning.is_some()));
+            parts.push(format!("#{id} {:?} {:?} ended {:?} waiting {waiting:?}", one.parties, one.state, one.ended));
+        }
+        parts.join("; ")
+    }
+
     fn remind(&mut self, id: usize, side: usize, at: Time) {
         let pipe = &mut self.connections[id].pipes[side];
         if !pipe.reminded {

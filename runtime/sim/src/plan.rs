@@ -61,6 +61,8 @@ pub struct Options {
     pub unruly_per_mille: u64,
     /// Latency of the disks: fixed part and jitter.
     pub disk_ns: (u64, u64),
+    /// What a block of the log may take longer than a slot: up to this.
+    pub slow_blocks_ns: u64,
     /// Drift of the nodes' clocks, at most.
     pub drift_ppm: i64,
     /// Offset of the wall clocks, at most.
@@ -269,6 +271,7 @@ fn options(seed: u64, profile: &Profile) -> Options {
         drift_ppm: random.pick(&[0, 50, 500]),
         offset_ns: random.pick(&[0, 1, 3_600_000]) * 1_000_000,
         duration_ns: random.between(2500, 7000) * MS,
+        slow_blocks_ns: random.pick(&[0, 0, 0, 0, 0, 0, 40, 300]) * MS,
     };
     if slow_disk {
         options.disk_ns = (5_000_000, 60_000_000);

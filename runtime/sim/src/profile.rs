@@ -180,7 +180,7 @@ pub fn figure_eight() -> Profile {
             share(4, (50, 900), |draw| Fault::CutOneWay(draw.leader(), draw.node())),
         ],
         off_per_mille: 150,
-        every_ms: (40, 250),
+        every_ms: (30, 120),
         nodes: Some(5),
         shards: Some(1),
         durability: Some(Durability::Durable),
@@ -188,10 +188,18 @@ pub fn figure_eight() -> Profile {
             options.clients = 3;
             options.commands = 120;
             options.think_ns = 15 * MS;
-            options.latency_ns = (500_000, 12_000_000);
+            options.latency_ns = (3_000_000, 12_000_000);
+            options.inflight_size_max = 72 * 1024;
+            options.tail_size = 1024 * 1024;
+            options.large_per_mille = 500;
+            options.window_len = 16;
+            options.bandwidth = 100;
+            options.disk_ns = (50_000, 300_000);
+            options.slow_blocks_ns = 40 * MS;
+            options.duration_ns = 3500 * MS;
             options.timing = evershard_consensus::Timing {
                 heartbeat_ns: 10 * MS,
-                election_min_ns: 40 * MS,
+                election_min_ns: 60 * MS,
                 election_max_ns: 120 * MS,
                 stall_ns: 40 * MS,
                 lease_ns: 0,
@@ -287,20 +295,28 @@ pub fn overwrites() -> Profile {
         shares: vec![
             share(6, (20, 200), |_| Fault::Blackout),
             share(6, (20, 300), |draw| Fault::PowerLoss(draw.who())),
-            share(12, (100, 500), |draw| Fault::Isolate(draw.leader(), false)),
-            share(5, (30, 300), |draw| Fault::DiskStall(draw.who())),
+            share(12, (80, 250), |draw| Fault::Isolate(draw.leader(), false)),
         ],
-        off_per_mille: 100,
-        every_ms: (60, 250),
+        off_per_mille: 0,
+        every_ms: (50, 160),
         nodes: Some(3),
         shards: Some(1),
         durability: Some(Durability::Durable),
         adjust: |options| {
-            options.disk_ns = (20_000_000, 250_000_000);
+            options.disk_ns = (50_000, 100_000);
+            options.slow_blocks_ns = 300 * MS;
+            options.latency_ns = (50_000, 300_000);
+            options.tail_size = 1024 * 1024;
             options.clients = 3;
-            options.commands = 120;
+            options.commands = 200;
             options.window_len = 8;
-            options.think_ns = 10 * MS;
+            options.think_ns = 5 * MS;
+            options.timing = evershard_consensus::Timing {
+                heartbeat_ns: 10 * MS,
+                election_min_ns: 40 * MS,
+                election_max_ns: 80 * MS,
+                stall_ns: 40 * MS,
+            };
         },
         ..standard()
     }

@@ -82,7 +82,9 @@ pub fn settle(world: &mut World) -> Result<(), Violation> {
         world.run_until_time(world.time + LOOK_NS)?;
         let Some(what) = unsettled(world) else { return Ok(()) };
         if world.time >= end {
-            return Violation::of("stuck", format!("{} s after all trouble was over: {what}", BOUND_NS / (1000 * MS)));
+            let (seconds, network) = (BOUND_NS / (1000 * MS), world.network.picture());
+            let what = format!("{seconds} s after all trouble was over: {what}; connections: {network}");
+            return Violation::of("stuck", what);
         }
     }
 }

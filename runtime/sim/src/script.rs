@@ -6,6 +6,7 @@ use evershard_protocol::client::AdminAction;
 use evershard_protocol::{Position, Term};
 
 use crate::faults::End;
+use crate::network::Party;
 use crate::node::node_id;
 use crate::oracle::Violation;
 use crate::plan::{MS, Options, Plan};
@@ -127,6 +128,18 @@ impl Script {
             self.partition(node, other);
             self.partition(other, node);
         }
+    }
+
+    /// A node's connections to the other nodes are reset; they are made anew, behind those of the clients.
+    pub fn reset_links(&mut self, node: usize) {
+        for (connection, side) in
+            self.world.network.open_of(|party| matches!(party, Party::Shard(of, ..) if of == node))
+        {
+            if matches!(self.world.network.get(connection).parties[1 - side], Party::Shard(..)) {
+                self.world.break_connection(connection);
+            }
+        }
+        self.world.settle_network();
     }
 
     /// All links work.

@@ -69,10 +69,7 @@ impl Command {
         let mut bytes = vec![code, key];
         bytes.extend_from_slice(&one.to_le_bytes());
         bytes.extend_from_slice(&two.to_le_bytes());
-        while bytes.len() < size {
-            let next = bytes.len();
-            bytes.push(bytes[next % COMMAND_SIZE].wrapping_add(1));
-        }
+        bytes.resize(bytes.len().max(size), key ^ 0xA5);
         bytes
     }
 

@@ -180,7 +180,8 @@ impl World {
         size: usize,
     ) {
         let (base, jitter) = self.plan.options.disk_ns;
-        let time = self.time + base + self.streams.disk.below(jitter + 1);
+        let slow = if matches!(target, Target::Block(..)) { self.plan.options.slow_blocks_ns } else { 0 };
+        let time = self.time + base + self.streams.disk.below(jitter + slow + 1);
         let disk = &mut self.nodes[node].disks[shard];
         let id = disk.submit(target, buffer, size);
         let time = time.max(disk.stalled_until);
@@ -306,9 +307,12 @@ impl World {
         }
         self.tell_shard(node, shard, Happened::Accepted(link));
         match from {
-            Party::Shard(node, shard, _) => {
+            Party::Shard(node, shard, life) => {
                 let link = dialler_link.expect("a shard names its links");
-                self.tell_shard(node, shard, Happened::Connected(link));
+                // A later life names its links alike, and they are others.
+                if self.nodes[node].life == life {
+                    self.tell_shard(node, shard, Happened::Connected(link));
+                }
             }
             Party::Client(client) if client == self.clients.len() => {
                 if let Some(message) = self.operators.get(&connection).cloned() {

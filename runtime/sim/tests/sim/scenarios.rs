@@ -48,6 +48,10 @@ fn a_leader_that_wakes_up_deposed_with_requests_in_its_sockets() {
         let mut script = durable(seed);
         let leader = script.elect(0);
         script.call(0, Command::Add(1, 1));
+        // The requests are read before the news of the new leader.
+        script.reset_links(leader);
+        script.run_for(200);
+        let leader = script.elect(0);
         script.pause(leader, 1500);
         for _ in 0..5 {
             script.send(0, Command::Add(1, 1));
