@@ -316,6 +316,7 @@ pub fn overwrites() -> Profile {
                 election_min_ns: 40 * MS,
                 election_max_ns: 80 * MS,
                 stall_ns: 40 * MS,
+                lease_ns: 0,
             };
         },
         ..standard()
