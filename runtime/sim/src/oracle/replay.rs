@@ -34,7 +34,7 @@ pub struct Replay {
     end: usize,
     term: Term,
     time: Timestamp,
-    /// Where the records of each term end.
+    /// What each term has committed.
     terms: BTreeMap<Term, Position>,
     /// Sessions that are open, with their last request.
     sessions: BTreeMap<SessionId, u64>,
@@ -78,6 +78,8 @@ impl Replay {
             self.take(&record)?;
             self.end += record.bytes.len();
         }
+        // A leader commits up to a record of its own term, so this is what that term has committed.
+        self.terms.insert(self.term, self.end());
         Ok(())
     }
 
@@ -99,7 +101,8 @@ impl Replay {
         Position(self.end as u64)
     }
 
-    /// Where the records of terms before this one end.
+    /// What was committed in terms before this one. What later terms committed a leader need not have: the vote that elects
+    /// it may reach it long after it was given, when another leads already.
     #[must_use]
     pub fn committed_before(&self, term: Term) -> Position {
         self.terms.range(..term).next_back().map_or(Position::ZERO, |(_, end)| *end)
@@ -123,7 +126,6 @@ impl Replay {
         }
         self.term = header.term;
         self.time = header.timestamp;
-        self.terms.insert(self.term, position);
         match Kind::from_number(header.kind) {
             Some(Kind::Command | Kind::Refusal) => self.request(record),
             Some(Kind::SessionOpen) => {
