@@ -2,7 +2,9 @@
 //!
 //! * **Harm.** A fault that destroys what a replica has acknowledged (rot, a lost or misdirected write, a damaged slot, a
 //!   wiped disk) may hit a node only while no other node is harmed. A node is whole again when it was started anew since
-//!   (so that its recovery looked at the damage), is sound, and holds durably everything that was committed.
+//!   (so that its recovery looked at the damage), is sound, and holds durably everything that was committed. And the
+//!   others that count (or will, once they are up) must be a quorum: a record that is rotten where it stands, and that a
+//!   recovering replica may have had, keeps a shard waiting for ever, and rightly so.
 //! * **Unclean stops** in `replicated` durability lose acknowledged records by design: a node may be killed only if the
 //!   others that are running, sound and not harmed are a quorum. In `durable` durability any number may be killed.
 //! * **A loss that nobody can see yet** (see [`crate::disk`]): its node may not be killed.
@@ -18,6 +20,8 @@ pub struct Health {
     pub fragile: bool,
     /// It runs, and all its replicas are sound.
     pub sound: bool,
+    /// All its replicas were sound when it was last seen running.
+    pub counted: bool,
 }
 
 /// The state of all nodes.
@@ -51,7 +55,8 @@ impl Budget {
         let others = || self.others(node);
         let whole = others().all(|health| !health.harmed);
         let enough = !self.replicated || self.is_quorum(others().filter(|health| health.sound).count());
-        self.nodes.len() >= 3 && whole && enough
+        let counted = self.is_quorum(others().filter(|health| health.counted).count());
+        self.nodes.len() >= 3 && whole && enough && counted
     }
 
     /// Whether a node may stop uncleanly.
@@ -82,7 +87,7 @@ mod tests {
 
     fn budget(replicated: bool) -> Budget {
         let mut budget = Budget::new(3, replicated);
-        (0..3).for_each(|node| budget.node(node).sound = true);
+        (0..3).for_each(|node| (budget.node(node).sound, budget.node(node).counted) = (true, true));
         budget
     }
 
@@ -97,6 +102,8 @@ mod tests {
         budget.node(0).harmed = true;
         assert!(budget.may_harm(0) && !budget.may_harm(1));
         assert!(!Budget::new(1, false).may_harm(0));
+        budget.node(2).counted = false;
+        assert!(!budget.may_harm(0), "two of three are not known to hold anything");
     }
 
     #[test]

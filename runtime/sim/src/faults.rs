@@ -369,6 +369,7 @@ impl World {
         if was_running {
             self.at(self.time + down_ns, Event::Start(node, self.nodes[node].life));
         }
+        self.budget.node(node).counted = false;
         for shard in 0..self.plan.options.shards {
             self.nodes[node].disks[shard].wipe();
             self.oracles[shard].on_wipe(node);

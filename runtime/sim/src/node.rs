@@ -98,6 +98,14 @@ impl Node {
         })
     }
 
+    /// Whether all its replicas' words count.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            process.shards.iter().all(|running| running.core().raft().standing() == Standing::Sound)
+        })
+    }
+
     /// Whether all its replicas have on disk what was committed.
     #[must_use]
     pub fn has(&self, committed: &[Position]) -> bool {

@@ -342,6 +342,9 @@ impl World {
             let sound = node.is_sound() && !node.disks.iter().any(SimDisk::is_about_to_fail);
             let health = self.budget.node(index);
             health.sound = sound;
+            if node.process.is_some() {
+                health.counted = node.counts();
+            }
             health.fragile = node.disks.iter().any(SimDisk::hides_a_loss);
             if health.harmed && health.examined && sound && node.has(&committed) {
                 health.harmed = false;
