@@ -387,9 +387,11 @@ impl World {
         true
     }
 
-    /// A node whose disk has failed has stopped: in `replicated` durability that costs what a crash costs.
+    /// A node whose disk has failed has stopped: in `replicated` durability that costs what a crash costs. A disk that
+    /// hides a loss must go on until the loss can be seen.
     fn may_fail(&self, node: usize) -> bool {
-        self.plan.options.durability == Durability::Durable || self.budget.may_crash(node)
+        let hides = self.nodes[node].disks.iter().any(crate::disk::SimDisk::hides_a_loss);
+        !hides && (self.plan.options.durability == Durability::Durable || self.budget.may_crash(node))
     }
 
     pub(crate) fn fail_write(&mut self, node: usize, shard: usize) -> bool {
