@@ -302,7 +302,10 @@ impl<S: Service> Core<S> {
     pub(crate) fn append_own(&mut self, kind: Kind, session: SessionId, payload: &[u8]) -> Option<Position> {
         let term = self.raft.term();
         let draft = Draft { session, ..Draft::plain(kind, term, self.stamp(), payload) };
-        self.tail.append(&draft, self.floor()).ok()
+        // Nothing is committed before a term's first record is: it may push out what waits to be applied, which is then
+        // read back from disk.
+        let floor = if kind == Kind::TermStart { self.disk.durable() } else { self.floor() };
+        self.tail.append(&draft, floor).ok()
     }
 
     /// Whether this replica leads and may take commands.

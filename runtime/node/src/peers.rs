@@ -283,7 +283,8 @@ impl<S: Service> Core<S> {
     }
 
     fn take_records(&mut self, append: &Append, mut data: &[u8]) -> Result<(), FrameError> {
-        let floor = self.floor();
+        // A full tail must not keep out the record that would commit what fills it: what is durable can be read back.
+        let floor = self.disk.durable();
         while !data.is_empty() {
             let start = self.tail.end();
             let record = Record::parse(start, data).map_err(|_| FrameError::Checksum)?;

@@ -149,3 +149,32 @@ fn a_leader_that_is_cut_off_commits_nothing_and_comes_back() {
     script.settle();
     assert_eq!(script.call(0, Command::Get(1)), [2]);
 }
+
+/// The story: a leader without its followers filled its log's tail in memory with what nobody committed. Elected again,
+/// it found no room for its term's first record, and without that nothing could be committed that would have made room.
+#[test]
+fn a_leader_whose_tail_is_full_of_uncommitted_records_can_begin_its_term() {
+    let mut script = Script::new(9, |options| {
+        options.durability = Durability::Durable;
+        options.latency_ns = (50_000, 100_000);
+        options.disk_ns = (50_000, 100_000);
+        options.bandwidth = 1000;
+        options.window_len = 2000;
+        options.tail_size = 80 * 1024;
+        options.session_timeout_ns = 60_000_000_000;
+    });
+    let leader = script.elect(0);
+    script.call(0, Command::Put(1, 1));
+    script.crash((leader + 1) % 3);
+    script.isolate(leader);
+    // Records of 88 bytes: what is left in the end has no room for the 56 of a term's first record.
+    for _ in 0..1000 {
+        script.send_sized(0, Command::Put(1, 2), 32);
+    }
+    script.run_for(1000);
+    script.heal();
+    script.run_until(10_000, "what fills the tail is committed", |script| {
+        script.status(leader, 0).is_some_and(|status| status.committed.0 > 70_000)
+    });
+    script.settle();
+}
