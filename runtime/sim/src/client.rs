@@ -265,9 +265,14 @@ impl Client {
         (Polled { wants, wake: wake.max(now + 1000) }, told)
     }
 
-    /// Sends this command now, whatever the load says; false if there is no room.
-    pub fn send(&mut self, command: Command, issue: &mut dyn FnMut(Command, RequestNumber) -> usize) -> bool {
-        let Ok(request) = self.session.send(&command.encode(0)) else { return false };
+    /// Sends this command now, filled up to `size`, whatever the load says; false if there is no room.
+    pub fn send(
+        &mut self,
+        command: Command,
+        size: usize,
+        issue: &mut dyn FnMut(Command, RequestNumber) -> usize,
+    ) -> bool {
+        let Ok(request) = self.session.send(&command.encode(size)) else { return false };
         self.issued += 1;
         self.unanswered.push_back((request, issue(command, request)));
         true

@@ -192,12 +192,17 @@ impl Script {
 
     /// A client sends a command; true if its session took it.
     pub fn send(&mut self, client: usize, command: Command) -> bool {
+        self.send_sized(client, command, 0)
+    }
+
+    /// A client sends a command that is filled up to a size; true if its session took it.
+    pub fn send_sized(&mut self, client: usize, command: Command, size: usize) -> bool {
         let now = self.world.time;
         let World { clients, history, oracles, .. } = &mut self.world;
         let shard = clients[client].shard;
         let after = oracles[shard].replies.latest();
         let mut issue = |command, request| invoke(&mut history.operations, client, shard, now, after, command, request);
-        let sent = clients[client].send(command, &mut issue);
+        let sent = clients[client].send(command, size, &mut issue);
         self.world.wake_client(client, now + 1000);
         sent
     }

@@ -108,7 +108,7 @@ fn rot_in_the_middle_of_a_log_is_made_good_by_the_others() {
     script.crash(victim);
     script.rot(victim, 0, positions[4]);
     script.restart(victim);
-    assert_eq!(script.status(victim, 0).expect("it runs").standing, Standing::Recovering);
+    assert_eq!(script.status(victim, 0).expect("it runs").standing, Standing::Sound, "faulty, not absent");
     script.settle();
     assert_eq!(script.call(0, Command::Get(1)), [9]);
 }
@@ -132,6 +132,8 @@ fn a_transfer_moves_leadership() {
     let leader = script.elect(0);
     script.call(0, Command::Put(1, 1));
     let to = (leader + 1) % 3;
+    // A replica of a new cluster counts only after a while.
+    script.run_for(400);
     script.transfer(0, to);
     script.run_until(2000, "it leads", |script| script.status(to, 0).is_some_and(|status| status.role == Role::Leader));
     script.settle();
@@ -148,4 +150,70 @@ fn a_leader_that_is_cut_off_commits_nothing_and_comes_back() {
     script.heal();
     script.settle();
     assert_eq!(script.call(0, Command::Get(1)), [2]);
+}
+
+/// The story: a leader without its followers filled its log's tail in memory with what nobody committed. Elected again,
+/// it found no room for its term's first record, and without that nothing could be committed that would have made room.
+#[test]
+fn a_leader_whose_tail_is_full_of_uncommitted_records_can_begin_its_term() {
+    let mut script = Script::new(9, |options| {
+        options.durability = Durability::Durable;
+        options.latency_ns = (50_000, 100_000);
+        options.disk_ns = (50_000, 100_000);
+        options.bandwidth = 1000;
+        options.window_len = 2000;
+        options.tail_size = 80 * 1024;
+        options.session_timeout_ns = 60_000_000_000;
+    });
+    let leader = script.elect(0);
+    script.call(0, Command::Put(1, 1));
+    script.crash((leader + 1) % 3);
+    script.isolate(leader);
+    // Records of 88 bytes: what is left in the end has no room for the 56 of a term's first record.
+    for _ in 0..1000 {
+        script.send_sized(0, Command::Put(1, 2), 32);
+    }
+    script.run_for(1000);
+    script.heal();
+    script.run_until(10_000, "what fills the tail is committed", |script| {
+        script.status(leader, 0).is_some_and(|status| status.committed.0 > 70_000)
+    });
+    script.settle();
+}
+
+/// The story (seed 1080): a leader was paused and replaced; the new one committed with the third, which then lost its disk.
+/// Woken up, the old leader taught the third its own log, and the two of them were a quorum without what was acknowledged.
+#[test]
+fn a_wiped_replica_is_not_made_sound_by_a_deposed_leader() {
+    let mut script = Script::new(11, |options| {
+        options.durability = Durability::Durable;
+        options.clients = 2;
+        options.latency_ns = (50_000, 100_000);
+        options.disk_ns = (50_000, 100_000);
+    });
+    let old = script.elect(0);
+    script.call(0, Command::Put(1, 1));
+    let other = evershard_sim::network::CLIENT_SITE + 1;
+    (0..3).filter(|node| *node != old).for_each(|node| {
+        script.partition(node, other);
+        script.partition(other, node);
+    });
+    script.pause(old, 2500);
+    script.run_until(2400, "another leads", |script| script.world.leader(0).is_some_and(|leader| leader != old));
+    let new = script.elect(0);
+    let third = 3 - old - new;
+    script.run_for(50);
+    script.call(0, Command::Put(1, 2));
+    script.isolate(new);
+    let site = evershard_sim::network::CLIENT_SITE;
+    script.partition(new, site);
+    script.partition(site, new);
+    script.crash(third);
+    script.wipe(third);
+    script.restart(third);
+    script.send(1, Command::Put(1, 3));
+    script.run_for(4000);
+    let standing = script.status(third, 0).expect("it runs").standing;
+    assert_eq!(standing, Standing::Recovering, "nobody could confirm what it was taught");
+    script.settle();
 }
