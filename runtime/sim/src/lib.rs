@@ -73,8 +73,8 @@
 //!
 //! # What is not modelled
 //!
-//! Snapshots, learners, reads and changes of membership, which the system does not have yet. Segments are prepared at
-//! once, after a delay; a crash in the middle of that leaves nothing. Two processes of one node never run at once.
+//! Snapshots, which the system does not have yet. Changes of membership and questions without a record happen in scripts,
+//! not in mixes. Segments are prepared at once, after a delay; a crash in the middle of that leaves nothing. Two processes of one node never run at once.
 #![forbid(unsafe_code)]
 
 pub mod budget;
