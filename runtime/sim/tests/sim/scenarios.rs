@@ -1,9 +1,13 @@
 //! Named scenarios: what was once found by a seed, or what must be seen to hold, step by step. Those of the project's list
 //! begin with their number (`COVERAGE.md`); the others are here.
 
+mod clocks;
 mod disks;
 mod elections;
+mod members;
 mod power;
+mod replication;
+mod sessions;
 
 use evershard_consensus::{Durability, Role, Standing, Timing};
 use evershard_sim::plan::Options;
