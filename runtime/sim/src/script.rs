@@ -129,6 +129,12 @@ impl Script {
         self.world.network.cut(node, CLIENT_SITE + client);
     }
 
+    /// Nothing arrives any more between a node and a client.
+    pub fn part(&mut self, node: usize, client: usize) {
+        self.mute(node, client);
+        self.world.network.cut(CLIENT_SITE + client, node);
+    }
+
     /// A shard's thread does nothing for so long: its core was taken away.
     pub fn steal_core(&mut self, node: usize, shard: usize, ms: u64) {
         let until = self.world.time + ms * MS;

@@ -10,6 +10,7 @@ mod replication;
 mod sessions;
 
 use evershard_consensus::{Durability, Role, Standing, Timing};
+use evershard_sim::client::address;
 use evershard_sim::plan::Options;
 use evershard_sim::script::Script;
 use evershard_sim::service::Command;
@@ -64,6 +65,37 @@ fn await_other(script: &mut Script, old: usize, ms: u64) -> usize {
 /// Whether a running replica of shard 0 has all of its log, and on a disk that works.
 fn is_whole(script: &Script, node: usize) -> bool {
     script.world.nodes[node].core(0).is_some_and(|core| core.disk().is_whole() && core.disk().failed().is_none())
+}
+
+/// A leader is suspended and cut off from the others, but not from one client, which still believes in it. The others elect one
+/// of themselves, and another client writes there; then the first one asks. When the old leader goes on it knows of nothing and
+/// has the question before it: an answer would be `stale-read`. Whether the client still believed in it when the leader woke up.
+fn wake_up_alone(script: &mut Script) -> bool {
+    let old = ready(script);
+    script.call(0, Command::Put(1, 1));
+    script.call(1, Command::Add(1, 1));
+    assert_eq!(script.read(0, 1), 2);
+    script.isolate(old);
+    script.part(old, 1);
+    script.pause(old, 1600);
+    let woken = script.world.time + 1_600_000_000;
+    await_other(script, old, 1500);
+    script.send(1, Command::Add(1, 1));
+    let written = |script: &Script| script.answered(1) == 2;
+    while script.world.time < woken - 50_000_000 && !written(script) {
+        script.run_for(5);
+    }
+    let was_written = written(script);
+    for _ in 0..5 {
+        script.ask(0, 1);
+    }
+    script.run_for((woken - script.world.time) / 1_000_000 + 1);
+    let believes = script.world.clients[0].describe().contains(&format!("open at {}", address(old)));
+    let is_leader = leads(script, old);
+    script.run_for(1000);
+    script.settle();
+    assert_eq!(script.read(0, 1), 3);
+    was_written && believes && is_leader
 }
 
 /// Terms of shard 0 that had a leader.

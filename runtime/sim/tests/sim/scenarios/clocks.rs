@@ -5,7 +5,7 @@ use evershard_sim::plan::MS;
 use evershard_sim::script::Script;
 use evershard_sim::service::{ABSENT, Command};
 
-use super::{await_other, durable, ready, with};
+use super::{await_other, durable, ready, wake_up_alone, with};
 
 const HOUR: i64 = 3600;
 /// In parts per million. Two clocks differ by up to twice as much.
@@ -82,6 +82,13 @@ fn s50_a_lease_is_over_after_a_suspension() {
         assert!(!has_lease(&script) && script.world.leader(0) == Some(next), "seed {seed}");
         script.settle();
     }
+}
+
+/// The same for one that is alone when it goes on, with a question before it.
+#[test]
+fn s50_a_leader_that_wakes_up_alone_has_no_lease() {
+    let woken = (0..24).filter(|seed| wake_up_alone(&mut leased(*seed))).count();
+    assert!(woken >= 4, "{woken} of 24 leaders woke up to a question: the scenario shows nothing");
 }
 
 /// Leadership is moved under a lease, back and forth, while everybody asks: the lease is over when the transfer begins.

@@ -1,10 +1,11 @@
 //! Elections and terms: scenarios 1 to 6 and 12. (7 to 11 are in the tests of consensus.)
 
 use evershard_consensus::{Role, Timing};
+use evershard_protocol::bugs::{self, Bug};
 use evershard_sim::plan::MS;
 use evershard_sim::service::Command;
 
-use super::{await_other, durable, leads, ready, terms, with};
+use super::{await_other, durable, leads, ready, terms, wake_up_alone, with};
 
 /// Timers so close together that candidates meet; they are drawn anew each round, so sooner or later one is ahead.
 #[test]
@@ -158,5 +159,22 @@ fn s12_a_leader_that_was_paused_answers_nothing_stale_and_acknowledges_nothing()
         script.settle();
         assert_eq!(script.call(0, Command::Get(1)), [151]);
         assert!(script.world.history.answers.len() > 50, "questions are answered");
+    }
+}
+
+/// A leader that wakes up without a link to anybody but a client asks the others before it answers, and nobody replies.
+#[test]
+fn s12_a_leader_that_wakes_up_alone_answers_nothing() {
+    let woken = (0..24).filter(|seed| wake_up_alone(&mut with(*seed, |options| options.clients = 2))).count();
+    assert!(woken >= 4, "{woken} of 24 leaders woke up to a question: the scenario shows nothing");
+}
+
+/// The same with a bug that answers at once: it is found, so the scenario shows something.
+#[test]
+#[should_panic(expected = "`stale-read`")]
+fn s12_answers_that_nobody_confirmed_are_found() {
+    bugs::switch(Some(Bug::ReadUnconfirmed));
+    for seed in 0..24 {
+        wake_up_alone(&mut with(seed, |options| options.clients = 2));
     }
 }

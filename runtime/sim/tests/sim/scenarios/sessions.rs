@@ -1,7 +1,6 @@
 //! Sessions and their clients: scenarios 53, 54, 55, 56 and 58.
 
 use evershard_protocol::limits::SESSIONS_MAX;
-use evershard_sim::network::CLIENT_SITE;
 use evershard_sim::plan::MS;
 use evershard_sim::script::Script;
 use evershard_sim::service::Command;
@@ -10,8 +9,7 @@ use super::{await_other, durable, ready, with};
 
 fn silence(script: &mut Script, client: usize) {
     for node in 0..script.world.nodes.len() {
-        script.mute(node, client);
-        script.world.network.cut(CLIENT_SITE + client, node);
+        script.part(node, client);
     }
 }
 
