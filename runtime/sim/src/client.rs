@@ -396,15 +396,21 @@ impl Client {
 /// Bytes of output capacity.
 const OUT_SIZE: usize = 80 * 1024;
 
-/// The address of a node: its number is that of its port.
+/// The address of a node, as files name it: its number.
 #[must_use]
 pub fn address(node: usize) -> String {
+    format!("n{node}")
+}
+
+/// The address of a node, as operators name it.
+#[must_use]
+pub fn socket(node: usize) -> String {
     format!("127.0.0.1:{}", PORT_OF_FIRST + node)
 }
 
 fn node_of(address: &str) -> usize {
-    let port = address.rsplit(':').next().and_then(|port| port.parse::<usize>().ok());
-    port.expect("an address that the simulator gave out") - PORT_OF_FIRST
+    let by_port = address.rsplit_once(':').map(|(_, port)| port.parse::<usize>().map(|port| port - PORT_OF_FIRST));
+    by_port.unwrap_or_else(|| address[1..].parse()).expect("an address that the simulator gave out")
 }
 
 const PORT_OF_FIRST: usize = 7000;

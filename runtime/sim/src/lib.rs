@@ -33,6 +33,7 @@
 //! * [`service`] is what the clusters run, [`client`] who uses it.
 //! * [`oracle`] judges: its page has the table of rules. [`wgl`] searches histories for an order that explains them.
 //! * [`shrink`] makes findings small. [`script`] does by hand what plans do by chance: named scenarios are written with it.
+//!   `COVERAGE.md` says which scenario is shown by which test, and what is open.
 //!
 //! # How to read a trace
 //!
