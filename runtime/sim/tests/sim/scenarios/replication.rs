@@ -1,7 +1,8 @@
-//! Replicas that are behind, divergent tails, large messages and slow cores: scenarios 30, 34, 35, 36 and 71.
+//! Replicas that are behind, divergent tails, large messages and slow cores: scenarios 30, 32, 34, 35, 36 and 71.
 
 use evershard_protocol::limits::PAYLOAD_SIZE_MAX;
 use evershard_sim::plan::MS;
+use evershard_sim::script::Script;
 use evershard_sim::service::Command;
 
 use super::{await_other, durable, ready, terms, with};
@@ -37,6 +38,47 @@ fn s30_power_is_lost_while_a_divergent_tail_is_replaced() {
     }
 }
 
+/// What a leader sent one follower of four before it was cut off waits for that follower's disk; meanwhile the next leader has
+/// replaced it by less. When the disk goes on, the late writes acknowledge nothing of what stands there now.
+#[test]
+fn s32_late_writes_acknowledge_nothing_that_took_their_place() {
+    for seed in 0..8 {
+        let mut script = with(seed, |options| (options.nodes, options.voters) = (5, 5));
+        let old = ready(&mut script);
+        script.call(0, Command::Put(1, 0));
+        let slow = (old + 1) % 5;
+        let others: Vec<usize> = (2..5).map(|offset| (old + offset) % 5).collect();
+        script.stall_disk(slow, 2000 + 50 * seed);
+        for node in &others {
+            for cut in [old, slow] {
+                script.partition(cut, *node);
+                script.partition(*node, cut);
+            }
+        }
+        for _ in 0..30 {
+            script.send_sized(0, Command::Add(1, 1), 3000);
+            script.run_for(3);
+        }
+        let ends = |script: &Script, node: usize| script.world.nodes[node].core(0).expect("it runs").tail().end();
+        let sent = ends(&script, slow);
+        assert!(sent > script.status(slow, 0).expect("it runs").durable, "seed {seed}: it is in memory only");
+        script.isolate(old);
+        script.part(old, 0);
+        let next = await_other(&mut script, old, 5000);
+        assert!(others.contains(&next));
+        script.heal();
+        script.isolate(old);
+        script.part(old, 0);
+        script.run_until(3000, "it was replaced", |script| {
+            script.status(slow, 0).expect("it runs").term == script.status(next, 0).expect("it runs").term
+                && ends(script, slow) < sent
+        });
+        script.run_for(2500);
+        script.settle();
+        assert_eq!(script.call(0, Command::Get(1)), [30]);
+    }
+}
+
 /// A follower that hangs for long costs the leader no memory beyond its bound and no client any time; when it goes on it is
 /// brought up to date from the leader's disk.
 #[test]
@@ -45,7 +87,7 @@ fn s34_a_slow_follower_is_fed_from_disk_and_holds_nobody_up() {
         let mut script = with(seed, |options| options.tail_size = 128 * 1024);
         let leader = ready(&mut script);
         let slow = (leader + 1) % 3;
-        let call = |script: &mut evershard_sim::script::Script| {
+        let call = |script: &mut Script| {
             let began = script.world.time;
             script.send_sized(0, Command::Add(1, 1), 8000);
             script.run_until(1000, "it is answered", |script| script.world.clients[0].unanswered() == 0);
