@@ -15,8 +15,9 @@ pub(crate) struct Following {
     pub(crate) matched: Position,
     /// The highest commit position it told.
     pub(crate) leader_commit: Position,
-    /// See [`Append::confirmed`].
+    /// See [`Append::confirmed`] and [`Append::vouched`].
     confirmed: Position,
+    vouched: bool,
     /// The caller is about to append records of this term, up to here at most.
     taking: Option<(Term, Position)>,
     /// Round of its latest append; none before the first.
@@ -79,6 +80,7 @@ impl Raft {
         self.following.rejected = None;
         self.following.leader_commit = self.following.leader_commit.max(append.commit);
         self.following.confirmed = self.following.confirmed.max(append.confirmed);
+        self.following.vouched |= append.vouched;
         self.take(append)
     }
 
@@ -131,7 +133,7 @@ impl Raft {
         };
         // Votes are durable in either mode; only a disk that has lost something may have lost one.
         let remembers = self.durability == Durability::Replicated && self.restored.0 > Term(0);
-        let settled = remembers || self.now.since(self.born) >= self.timing.election_max_ns;
+        let settled = remembers || self.following.vouched || self.now.since(self.born) >= self.timing.election_max_ns;
         if confirmed > Position::ZERO && confirmed <= held && settled {
             assert!(self.hard.term > Term(0), "there is a leader, so there was an election");
             self.hard.standing = Standing::Sound;

@@ -324,6 +324,7 @@ mod tests {
             commit: Position(commit),
             round,
             confirmed: peer.confirmed,
+            vouched: peer.vouched,
         }
     }
 

@@ -44,6 +44,7 @@ impl Raft {
             commit: self.commit,
             round,
             confirmed: peer.confirmed,
+            vouched: peer.vouched,
         })
     }
 

@@ -161,6 +161,7 @@ impl Replica {
             commit: previous,
             round: 1,
             confirmed: previous,
+            vouched: false,
         };
         let beyond = Append { previous: last.advance(640), previous_term: term, ..append };
         assert_eq!(self.raft.on_append(NodeId(1), &beyond, self.now, &mut self.out), Taken::No);

@@ -151,6 +151,11 @@ fn every_reply_is_right_while_nodes_are_killed_replicated() {
 fn a_transfer_under_load_is_not_noticed_by_the_client() {
     let cluster = Processes::start(3, DurabilityConfig::Durable);
     let mut client = Checked::connect(&cluster);
+    // A replica of a new cluster cannot tell it from a disk that was lost: its word counts after a while.
+    wait_for("all nodes to be sound", || {
+        client.turn(true);
+        (0..3).all(|node| cluster.status(node).is_some_and(|status| status["sound"] == true))
+    });
     for _ in 0..4 {
         client.progress(500);
         let leader = cluster.wait_for_leader();

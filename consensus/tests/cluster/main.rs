@@ -11,8 +11,12 @@ mod oracle;
 mod reads;
 mod recovery;
 mod replication;
+mod scenarios;
+mod scenarios_members;
 mod snapshots;
 mod solo;
+#[path = "../stage/mod.rs"]
+mod stage;
 mod swarm;
 mod transfer;
 mod votes;

@@ -119,6 +119,7 @@ pub fn append(term: u64, previous: (u64, u64), data: (u64, u64), commit: u64, ro
         commit: Position(commit),
         round,
         confirmed: Position::ZERO,
+        vouched: false,
     }
 }
 

@@ -162,6 +162,7 @@ pub fn append(term: u64, (previous, previous_term): (u64, u64), (data_term, len)
         commit: at(commit),
         round: 1,
         confirmed: Position::ZERO,
+        vouched: false,
     }
 }
 

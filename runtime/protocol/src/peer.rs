@@ -35,6 +35,9 @@ pub struct Append {
     /// For a follower that may have lost records: everything that was committed before it said so is at or below this
     /// position, for a quorum without it has followed this leader since. 0 while that is not known.
     pub confirmed: Position,
+    /// The follower voted for this leader when every member did, in the life in which it is spoken to: no vote that it may
+    /// have forgotten elects anybody any more.
+    pub vouched: bool,
 }
 
 /// A follower's answer to [`Append`], or its news that more became durable.
@@ -209,6 +212,7 @@ block! { HelloBlock = 1 {
 block! { RefusedBlock = 2 { code: U16, padding: [u8; 6], } }
 block! { AppendBlock = 3 {
     term: U64, previous: U64, previous_term: U64, data_term: U64, commit: U64, round: U64, confirmed: U64,
+    vouched: u8, padding: [u8; 7],
 } }
 block! { AppendReplyBlock = 4 {
     term: U64, received: U64, durable: U64, round: U64, hint_position: U64, hint_term: U64,
@@ -328,6 +332,8 @@ pub fn put_message(out: &mut Vec<u8>, message: &PeerMessage, data: &[&[u8]]) -> 
                 commit: append.commit.0.into(),
                 round: append.round.into(),
                 confirmed: append.confirmed.0.into(),
+                vouched: append.vouched.into(),
+                padding: [0; 7],
             };
             frame::put_gathered(out, &block, data)
         }
@@ -388,6 +394,7 @@ pub fn read<'a>(frame: &Frame<'a>) -> Result<PeerFrame<'a>, FrameError> {
             commit: Position(block.commit.get()),
             round: block.round.get(),
             confirmed: Position(block.confirmed.get()),
+            vouched: flag(block.vouched, "vouched")?,
         };
         if append.previous.0.checked_add(append.size).is_none() {
             return Err(FrameError::Field("previous"));
@@ -521,6 +528,7 @@ mod tests {
             commit: Position(64),
             round: 9,
             confirmed: Position(40),
+            vouched: true,
         };
         check(PeerMessage::Append(append), b"hello");
         let hint = Hint { position: Position(8), term: Term(1) };

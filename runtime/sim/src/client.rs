@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use evershard_client::core::{Session, SessionConfig, Want};
 use evershard_client::{ClientEvent, SessionError, Trouble};
-use evershard_protocol::client::{Reply, ReplyStatus};
+use evershard_protocol::client::{QueryStatus, Reply, ReplyStatus};
 use evershard_protocol::frame::Frame;
 use evershard_protocol::limits::PAYLOAD_SIZE_MAX;
 use evershard_protocol::{ClusterId, Instant, Position, RequestNumber, SessionId, ShardId};
@@ -44,6 +44,17 @@ pub enum Told {
         position: Position,
         /// How it ended.
         status: ReplyStatus,
+        /// What the service said.
+        payload: Vec<u8>,
+    },
+    /// The answer to a question.
+    Answer {
+        /// What was known to be answered when it was asked: the answer is from a state at least as new.
+        after: Position,
+        /// Which state it is from.
+        position: Position,
+        /// How it ended.
+        status: QueryStatus,
         /// What the service said.
         payload: Vec<u8>,
     },
@@ -86,6 +97,8 @@ pub struct Client {
     looked: usize,
     /// Operations without an answer: request and place in the history.
     unanswered: VecDeque<(RequestNumber, usize)>,
+    /// Questions without an answer: what was known when they were asked.
+    asked: VecDeque<Position>,
     sessions: u64,
     issued: u64,
     next_issue: Time,
@@ -137,6 +150,7 @@ impl Client {
             received: Vec::new(),
             looked: 0,
             unanswered: VecDeque::new(),
+            asked: VecDeque::new(),
             sessions: 1,
             issued: 0,
             closing: false,
@@ -191,7 +205,7 @@ impl Client {
         loop {
             // Before the session's id is known there are no replies.
             self.look_at_frames(&mut told);
-            let Self { session, received, unanswered, .. } = self;
+            let Self { session, received, unanswered, asked, .. } = self;
             let taken = session.take(received, Instant(now));
             let more = taken.event.is_some();
             if let Some(ClientEvent::Reply { request, position, status, payload, .. }) = taken.event {
@@ -199,6 +213,10 @@ impl Client {
                 assert_eq!(request, expected, "replies come in the order of the requests");
                 let payload = payload.to_vec();
                 told.push(Told::Reply { operation, session: session.id(), request, position, status, payload });
+            }
+            if let Some(ClientEvent::Answer { position, status, payload, .. }) = taken.event {
+                let after = asked.pop_front().expect("an answer is to something that was asked");
+                told.push(Told::Answer { after, position, status, payload: payload.to_vec() });
             }
             let size = taken.size;
             self.received.drain(..size);
@@ -265,7 +283,7 @@ impl Client {
         (Polled { wants, wake: wake.max(now + 1000) }, told)
     }
 
-    /// Sends this command now, filled up to `size`, whatever the load says; false if there is no room.
+    /// Sends this command now, with filler up to `size`, whatever the load says; false if there is no room.
     pub fn send(
         &mut self,
         command: Command,
@@ -276,6 +294,21 @@ impl Client {
         self.issued += 1;
         self.unanswered.push_back((request, issue(command, request)));
         true
+    }
+
+    /// Asks for the value of a key without a record; false if there is no room. `after` is what is known to be answered.
+    pub fn ask(&mut self, key: u8, after: Position) -> bool {
+        let asked = self.session.query(&[key]).is_ok();
+        if asked {
+            self.asked.push_back(after);
+        }
+        asked
+    }
+
+    /// Questions without an answer.
+    #[must_use]
+    pub fn unanswered_questions(&self) -> usize {
+        self.asked.len()
     }
 
     fn wants_to_issue(&self) -> bool {
@@ -323,6 +356,7 @@ impl Client {
     fn begin_anew(&mut self) {
         self.forget_connection();
         self.unanswered.clear();
+        self.asked.clear();
         self.closing = false;
         self.sessions += 1;
         self.session = session(self.shard, self.nodes, self.load.window_len, &mut self.random);
@@ -362,15 +396,24 @@ impl Client {
 /// Bytes of output capacity.
 const OUT_SIZE: usize = 80 * 1024;
 
-/// The address of a node: its number.
+/// The address of a node, as files name it: its number.
 #[must_use]
 pub fn address(node: usize) -> String {
     format!("n{node}")
 }
 
-fn node_of(address: &str) -> usize {
-    address[1..].parse().expect("an address that the simulator gave out")
+/// The address of a node, as operators name it.
+#[must_use]
+pub fn socket(node: usize) -> String {
+    format!("127.0.0.1:{}", PORT_OF_FIRST + node)
 }
+
+fn node_of(address: &str) -> usize {
+    let by_port = address.rsplit_once(':').map(|(_, port)| port.parse::<usize>().map(|port| port - PORT_OF_FIRST));
+    by_port.unwrap_or_else(|| address[1..].parse()).expect("an address that the simulator gave out")
+}
+
+const PORT_OF_FIRST: usize = 7000;
 
 fn session(shard: usize, nodes: usize, window_len: usize, random: &mut Random) -> Session {
     let first = random.index(nodes);

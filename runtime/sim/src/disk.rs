@@ -95,6 +95,14 @@ struct Unsettled {
     before: Vec<u8>,
 }
 
+/// The content of a disk, kept apart.
+#[derive(Clone)]
+pub struct Image {
+    files: BTreeMap<SegmentNumber, Vec<u8>>,
+    numbers: Vec<SegmentNumber>,
+    slots: Vec<u8>,
+}
+
 /// One replica's disk.
 pub struct SimDisk {
     files: BTreeMap<SegmentNumber, Vec<u8>>,
@@ -148,6 +156,19 @@ impl SimDisk {
         self.unsettled.clear();
         self.lost = None;
         self.calm();
+    }
+
+    /// What is on it, for a backup; the process must be down.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        assert!(self.in_flight.is_empty(), "a backup is made of a disk at rest");
+        Image { files: self.files.clone(), numbers: self.numbers.clone(), slots: self.slots.clone() }
+    }
+
+    /// Puts a backup back; the process must be down.
+    pub fn put_back(&mut self, image: &Image) {
+        self.wipe();
+        (self.files, self.numbers, self.slots) = (image.files.clone(), image.numbers.clone(), image.slots.clone());
     }
 
     /// Nothing more goes wrong from now on.

@@ -4,6 +4,7 @@ use evershard_consensus::Durability;
 use evershard_protocol::client::{Admin, AdminAction};
 use evershard_protocol::frame;
 
+use crate::client::socket;
 use crate::clock::Time;
 use crate::disk::WriteFault;
 use crate::network::{CLIENT_SITE, Party};
@@ -425,8 +426,10 @@ impl World {
     pub(crate) fn ask_operator(&mut self, shard: usize, action: AdminAction, node: u8) -> bool {
         let Some(leader) = self.leader(shard) else { return false };
         let admin = Admin { action: (action as u16).into(), node, padding: [0; 5] };
-        let mut message = Vec::with_capacity(64);
-        frame::put(&mut message, &admin, &[]).expect("there is room");
+        let mut message = Vec::with_capacity(128);
+        // Whoever is added is found somewhere.
+        let found_at = if action == AdminAction::MemberAdd { socket(usize::from(node)) } else { String::new() };
+        frame::put(&mut message, &admin, found_at.as_bytes()).expect("there is room");
         let parties = [Party::Client(self.clients.len()), Party::Shard(leader, shard, 0)];
         let connection = self.network.dial(parties, None, self.time);
         self.operators.insert(connection, message);

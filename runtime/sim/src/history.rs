@@ -41,11 +41,26 @@ pub struct Replied {
     pub payload: Vec<u8>,
 }
 
+/// The answer to a question.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// Who asked.
+    pub client: usize,
+    /// When it was told.
+    pub time: Time,
+    /// Which state the answer is from.
+    pub position: Position,
+    /// The value; `None` if there was no answer to that question.
+    pub value: Option<u64>,
+}
+
 /// All operations of a run, in the order of their invocation.
 #[derive(Clone, Default, Debug)]
 pub struct History {
     /// The operations.
     pub operations: Vec<Operation>,
+    /// Answers to questions that left no record.
+    pub answers: Vec<Answered>,
 }
 
 impl History {

@@ -33,6 +33,7 @@
 //! * [`service`] is what the clusters run, [`client`] who uses it.
 //! * [`oracle`] judges: its page has the table of rules. [`wgl`] searches histories for an order that explains them.
 //! * [`shrink`] makes findings small. [`script`] does by hand what plans do by chance: named scenarios are written with it.
+//!   `COVERAGE.md` says which scenario is shown by which test, and what is open.
 //!
 //! # How to read a trace
 //!
@@ -73,8 +74,8 @@
 //!
 //! # What is not modelled
 //!
-//! Snapshots, learners, reads and changes of membership, which the system does not have yet. Segments are prepared at
-//! once, after a delay; a crash in the middle of that leaves nothing. Two processes of one node never run at once.
+//! Snapshots, which the system does not have yet. Changes of membership and questions without a record happen in scripts,
+//! not in mixes. Segments are prepared at once, after a delay; a crash in the middle of that leaves nothing. Two processes of one node never run at once.
 #![forbid(unsafe_code)]
 
 pub mod budget;

@@ -145,7 +145,11 @@ pub fn open(node: usize, shard: usize, options: &Options, clock: &Clock, disk: &
 #[must_use]
 pub fn make(node: usize, shard: usize, options: &Options, clock: &Clock, started: Started, now: Time) -> Running {
     let probe = Probe::default();
-    let nodes = options.nodes;
+    let joins = node >= options.voters;
+    // What its file names: whoever joins names itself besides.
+    let named = (0..options.voters).map(node_id).chain(joins.then(|| node_id(node)));
+    let addresses = (0..options.voters.max(node + 1))
+        .map(|other| (other < options.voters || other == node).then(|| Arc::from(address(other))));
     let salt = started.slot.incarnation.0 ^ (node as u64) << 32;
     let core = Core::new(CoreParts {
         identity: Identity {
@@ -159,15 +163,15 @@ pub fn make(node: usize, shard: usize, options: &Options, clock: &Clock, started
             session_timeout_ns: options.session_timeout_ns,
             prefer_leaders: options.prefer_leaders,
         },
-        members: (0..nodes).map(node_id).collect(),
-        configured: (0..nodes).map(node_id).collect(),
+        members: (0..options.voters).map(node_id).filter(|_| !joins).collect(),
+        configured: named.collect(),
         timing: options.timing,
         segment_size: options.segment_size,
         tail_size: options.tail_size,
         inflight_size_max: options.inflight_size_max,
         started,
         service: KeyValue::new(Probe::clone(&probe), salt),
-        addresses: (0..nodes).map(|node| Some(Arc::from(address(node)))).collect(),
+        addresses: addresses.collect(),
         shards: u16::try_from(options.shards).expect("few shards"),
         now: clock.now(now),
     });

@@ -21,6 +21,8 @@ pub const MS: u64 = 1_000_000;
 pub struct Options {
     /// Nodes.
     pub nodes: usize,
+    /// So many of them are voters from the start; the others join when an operator adds them.
+    pub voters: usize,
     /// Shards of each.
     pub shards: usize,
     /// What an acknowledgement is worth.
@@ -248,6 +250,7 @@ fn options(seed: u64, profile: &Profile) -> Options {
     let unruly = durability == Durability::Durable && random.chance(200);
     let mut options = Options {
         nodes,
+        voters: nodes,
         shards,
         durability,
         timing,

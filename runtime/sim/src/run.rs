@@ -2,6 +2,7 @@
 
 use evershard_protocol::bugs::{self, Bug};
 
+use crate::node::node_id;
 use crate::oracle::convergence::{BOUND_NS, digest, obstacle};
 use crate::oracle::{Violation, linear};
 use crate::plan::{MS, Plan};
@@ -105,12 +106,18 @@ fn unsettled(world: &World) -> Option<String> {
 }
 
 /// The last judgements, of a world that is well.
-fn conclude(world: &mut World) -> Result<(), Violation> {
+///
+/// # Errors
+/// [`Violation`].
+pub fn conclude(world: &mut World) -> Result<(), Violation> {
     for shard in 0..world.plan.options.shards {
+        let leader = world.leader(shard).and_then(|leader| world.nodes[leader].core(shard));
+        let members = leader.map(|core| core.raft().members()).unwrap_or_default();
         let digests: Vec<_> = world
             .cores(shard)
             .iter()
             .enumerate()
+            .filter(|(node, _)| members.contains(node_id(*node)))
             .filter_map(|(node, core)| core.map(|core| (node, core.replica().applied, digest(core))))
             .collect();
         let oracle = &mut world.oracles[shard];

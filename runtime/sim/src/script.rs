@@ -3,15 +3,16 @@
 
 use evershard_consensus::{Role, Standing};
 use evershard_protocol::client::AdminAction;
-use evershard_protocol::{Position, Term};
+use evershard_protocol::{Membership, Position, Term};
 
+use crate::disk::{Image, SimDisk, WriteFault};
 use crate::faults::End;
-use crate::network::Party;
+use crate::network::{CLIENT_SITE, Party};
 use crate::node::node_id;
 use crate::oracle::Violation;
 use crate::plan::{MS, Options, Plan};
 use crate::profile::calm;
-use crate::run::settle;
+use crate::run::{conclude, settle};
 use crate::service::Command;
 use crate::turns::invoke;
 use crate::world::World;
@@ -47,7 +48,8 @@ impl Script {
     pub fn new(seed: u64, adjust: impl FnOnce(&mut Options)) -> Self {
         let mut plan = Plan::of_seed(seed, &calm());
         let options = &mut plan.options;
-        (options.nodes, options.shards, options.clients, options.commands) = (3, 1, 1, 0);
+        (options.nodes, options.voters, options.shards) = (3, 3, 1);
+        (options.clients, options.commands) = (1, 0);
         options.unruly_per_mille = 0;
         options.prefer_leaders = false;
         adjust(options);
@@ -87,7 +89,7 @@ impl Script {
     /// All trouble is over: everything is answered and all agree, in time.
     pub fn settle(&mut self) {
         self.world.heal();
-        let outcome = settle(&mut self.world);
+        let outcome = settle(&mut self.world).and_then(|()| conclude(&mut self.world));
         self.expect(outcome);
     }
 
@@ -120,6 +122,26 @@ impl Script {
     /// From one node nothing arrives at another.
     pub fn partition(&mut self, from: usize, to: usize) {
         self.world.network.cut(from, to);
+    }
+
+    /// From a node nothing arrives at a client any more; what the client says still arrives.
+    pub fn mute(&mut self, node: usize, client: usize) {
+        self.world.network.cut(node, CLIENT_SITE + client);
+    }
+
+    /// Nothing arrives any more between a node and a client.
+    pub fn part(&mut self, node: usize, client: usize) {
+        self.mute(node, client);
+        self.world.network.cut(CLIENT_SITE + client, node);
+    }
+
+    /// A shard's thread does nothing for so long: its core was taken away.
+    pub fn steal_core(&mut self, node: usize, shard: usize, ms: u64) {
+        let until = self.world.time + ms * MS;
+        let running = self.world.nodes[node].running(shard).expect("it runs");
+        running.busy_until = running.busy_until.max(until);
+        running.wake = None;
+        self.world.wake_shard(node, shard, until);
     }
 
     /// A node neither hears the others nor is heard by them.
@@ -164,6 +186,52 @@ impl Script {
         self.world.harm(node, shard);
     }
 
+    /// Bits of one of the two slots of term and vote change.
+    pub fn rot_slot(&mut self, node: usize, shard: usize, which: u64) {
+        assert!(self.world.nodes[node].disks[shard].has_both_slots(), "until then the loss of one is the loss of all");
+        self.world.nodes[node].disks[shard].rot_slot(which);
+        self.world.nodes[node].slot_damaged[shard] = true;
+        self.world.harm(node, shard);
+    }
+
+    /// What is on the disks of a node that is down.
+    #[must_use]
+    pub fn backup(&self, node: usize) -> Vec<Image> {
+        assert!(self.world.nodes[node].process.is_none(), "a backup is made of a node at rest");
+        self.world.nodes[node].disks.iter().map(SimDisk::image).collect()
+    }
+
+    /// A node that is down gets back what its disks once held.
+    pub fn put_back(&mut self, node: usize, images: &[Image]) {
+        self.wipe(node);
+        for (disk, image) in self.world.nodes[node].disks.iter_mut().zip(images) {
+            disk.put_back(image);
+        }
+    }
+
+    /// The next write of a block goes wrong unnoticed.
+    pub fn spoil_write(&mut self, node: usize, shard: usize, fault: WriteFault) {
+        self.world.nodes[node].disks[shard].next_write = Some(fault);
+        self.world.harm(node, shard);
+    }
+
+    /// The next reads of a running shard from its log are garbage; read again it is good.
+    pub fn spoil_reads(&mut self, node: usize, shard: usize, reads: u32) {
+        self.world.nodes[node].disks[shard].bad_reads = reads;
+        self.world.nodes[node].running(shard).expect("it runs").misled = true;
+    }
+
+    /// A block of an earlier life of the file stands behind the end of the log of a node that is down.
+    pub fn leave_over(&mut self, node: usize, shard: usize) -> bool {
+        assert!(self.world.nodes[node].process.is_none(), "disks are changed while the node is down");
+        self.world.nodes[node].disks[shard].leave_over()
+    }
+
+    /// The next write of a slot fails.
+    pub fn fail_slot(&mut self, node: usize, shard: usize) {
+        self.world.nodes[node].disks[shard].slot_fails = true;
+    }
+
     /// The next write of a block fails.
     pub fn fail_write(&mut self, node: usize, shard: usize) {
         assert!(self.world.fail_write(node, shard), "one failure at a time");
@@ -195,7 +263,7 @@ impl Script {
         self.send_sized(client, command, 0)
     }
 
-    /// A client sends a command that is filled up to a size; true if its session took it.
+    /// The same with filler, up to so many bytes.
     pub fn send_sized(&mut self, client: usize, command: Command, size: usize) -> bool {
         let now = self.world.time;
         let World { clients, history, oracles, .. } = &mut self.world;
@@ -216,6 +284,77 @@ impl Script {
         });
         let reply = self.world.history.operations[operation].reply.as_ref().expect("just seen");
         reply.payload.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect()
+    }
+
+    /// A client asks for the value of a key without a record; true if its session took it.
+    pub fn ask(&mut self, client: usize, key: u8) -> bool {
+        let now = self.world.time;
+        let after = self.world.oracles[self.world.clients[client].shard].replies.latest();
+        let asked = self.world.clients[client].ask(key, after);
+        self.world.wake_client(client, now + 1000);
+        asked
+    }
+
+    /// A client asks for the value of a key without a record and waits for the answer.
+    pub fn read(&mut self, client: usize, key: u8) -> u64 {
+        assert!(self.ask(client, key), "the session takes a question");
+        self.run_until(20_000, "the question is answered", |script| {
+            script.world.clients[client].unanswered_questions() == 0
+        });
+        let answers = &self.world.history.answers;
+        let last = answers.iter().rev().find(|answer| answer.client == client).expect("just seen");
+        last.value.expect("the service answers such questions")
+    }
+
+    /// Commands of a client that were answered.
+    #[must_use]
+    pub fn answered(&self, client: usize) -> usize {
+        let of_client = self.world.history.operations.iter().filter(|operation| operation.client == client);
+        of_client.filter(|operation| operation.reply.is_some()).count()
+    }
+
+    /// The configuration of a shard, as its leader knows it.
+    #[must_use]
+    pub fn membership(&self, shard: usize) -> Option<Membership> {
+        let leader = self.world.leader(shard)?;
+        self.world.nodes[leader].core(shard).map(|core| *core.raft().membership())
+    }
+
+    /// An operator changes what a node is to a shard, again and again until it is done and in force.
+    pub fn change(&mut self, shard: usize, action: AdminAction, node: usize) {
+        let id = node_id(node);
+        let done = |script: &Self| {
+            let Some(leader) = script.world.leader(shard) else { return false };
+            let Some(core) = script.world.nodes[leader].core(shard) else { return false };
+            let membership = core.raft().membership();
+            let is = match action {
+                AdminAction::MemberAdd => membership.everybody().contains(id),
+                AdminAction::MemberPromote => membership.voters.contains(id),
+                _ => !membership.everybody().contains(id),
+            };
+            is && !membership.is_joint() && core.raft().commit() >= core.raft().membership_position()
+        };
+        for _ in 0..200 {
+            if done(self) {
+                return;
+            }
+            self.world.ask_operator(shard, action, id.0);
+            self.run_for(100);
+        }
+        self.fail(&format!("{action:?} of n{node} was never done"));
+    }
+
+    /// Whether a node has said this lately, or the world of it: part of what the trace says.
+    #[must_use]
+    pub fn said(&self, node: usize, words: &str) -> bool {
+        self.world.trace.tail(usize::MAX).any(|entry| entry.node == node && entry.what.contains(words))
+    }
+
+    /// Waits until a replica's word counts.
+    pub fn await_sound(&mut self, node: usize, shard: usize) {
+        self.run_until(10_000, "it is sound", |script| {
+            script.status(node, shard).is_some_and(|status| status.standing == Standing::Sound)
+        });
     }
 
     /// What a replica is; `None` if its node is down.

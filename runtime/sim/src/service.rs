@@ -257,6 +257,14 @@ impl Service for KeyValue {
         self.tell(context, &reply);
     }
 
+    /// The value of a key and the digest of the state.
+    fn query(&self, question: &[u8], answer: &mut Vec<u8>) -> bool {
+        let value = question.first().and_then(|key| self.values.get(key)).copied();
+        answer.extend_from_slice(&value.unwrap_or(ABSENT).to_le_bytes());
+        answer.extend_from_slice(&state_digest(self.sum, self.calls).to_le_bytes());
+        true
+    }
+
     fn on_session_open(&mut self, context: &mut Context<'_>) {
         self.sessions.push(context.session());
     }

@@ -8,7 +8,7 @@ use crate::client::{ClientWant, Told};
 use crate::clock::Time;
 use crate::disk::{Completed, Target, WriteFault};
 use crate::env::{Action, Happened};
-use crate::history::{Operation, Replied};
+use crate::history::{Answered, Operation, Replied};
 use crate::network::{Arrival, Party, Reminder, State};
 use crate::node::Node;
 use crate::oracle::Violation;
@@ -487,6 +487,14 @@ impl World {
                     });
                 }
                 Told::Frame { .. } => {}
+                Told::Answer { position, status, payload, .. } => {
+                    self.trace.fold(&[now, client as u64, position.0]);
+                    let value = payload.first_chunk().map(|word| u64::from_le_bytes(*word));
+                    self.trace.say(now, CLIENTS + client, shard, || {
+                        format!("is told {value:?} from the state at {position}, {status:?}")
+                    });
+                    self.history.answers.push(Answered { client, time: now, position: *position, value });
+                }
                 Told::Linked => self.trace.say(now, CLIENTS + client, shard, || "is welcome".to_owned()),
                 Told::Ended(error) => {
                     self.trace.say(now, CLIENTS + client, shard, || format!("loses its session: {error}"));

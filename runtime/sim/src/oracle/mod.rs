@@ -14,6 +14,7 @@
 //! | `position-back`, `position-order`, `durable-back` | applied <= committed <= appended, durable <= appended, none goes back | [`positions`] |
 //! | `reply-wrong`, `reply-lost`, `reply-changed` | a reply is that of the committed record, and stays so | [`replies`] |
 //! | `real-time` | who asks after an answer is behind it in the log | [`replies`] |
+//! | `stale-read` | an answer without a record has all that was told before it was asked | [`replies`] |
 //! | `not-linearizable` | an independent search agrees, key by key | [`linear`] |
 //! | `false-fault` | recovery finds damage only where damage was done | [`damage`] |
 //! | `refused-start` | a replica starts from any disk that the fault model allows | [`damage`] |

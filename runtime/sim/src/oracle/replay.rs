@@ -89,6 +89,13 @@ impl Replay {
         self.effects.get(&position)
     }
 
+    /// The digest of the service's state at a position.
+    #[must_use]
+    pub fn digest_at(&self, position: Position) -> Option<u64> {
+        let effect = self.effects.range(..=position).next_back();
+        Some(effect.map_or(state_digest(0, 0), |(_, effect)| effect.digest))
+    }
+
     /// Where a request took effect.
     #[must_use]
     pub fn position_of(&self, session: SessionId, request: RequestNumber) -> Option<Position> {

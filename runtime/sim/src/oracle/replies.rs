@@ -1,10 +1,11 @@
 //! `reply-wrong`: a reply is what the committed record with that request brought about. `reply-lost`: its record is in
 //! the committed log. `reply-changed`: told again, it is the same. `real-time`: an operation that began after another's
-//! reply was there stands behind it in the log.
+//! reply was there stands behind it in the log. `stale-read`: an answer without a record is from a state that has all that
+//! anybody had been told when it was asked.
 
 use std::collections::BTreeMap;
 
-use evershard_protocol::client::ReplyStatus;
+use evershard_protocol::client::{QueryStatus, ReplyStatus};
 use evershard_protocol::{Position, RequestNumber, SessionId};
 
 use crate::client::Told;
@@ -80,7 +81,19 @@ impl Replies {
                 }
                 Ok(())
             }
-            Told::Ended(_) | Told::Linked => Ok(()),
+            Told::Answer { after, position, status: QueryStatus::Answered, payload } => {
+                if position < after {
+                    let what = format!("an answer is from the state at {position}; {after} had been told before");
+                    return Violation::of("stale-read", what);
+                }
+                self.latest = self.latest.max(*position);
+                let digest = payload.get(8..16).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes);
+                if *position <= replay.end() && replay.digest_at(*position) != digest {
+                    return Violation::of("reply-wrong", format!("an answer is not from the state at {position}"));
+                }
+                Ok(())
+            }
+            Told::Answer { .. } | Told::Ended(_) | Told::Linked => Ok(()),
         }
     }
 

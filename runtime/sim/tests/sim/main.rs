@@ -1,5 +1,6 @@
 //! The simulator under test, and the cluster under the simulator.
 
+mod coverage;
 mod histories;
 mod scenarios;
 mod seeds;
