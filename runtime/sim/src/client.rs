@@ -2,16 +2,17 @@
 //!
 //! It opens a session, sends commands one by one or many at a time, follows redirects, reconnects, sends again, closes
 //! its session now and then and opens another one. A session that the cluster has given up is replaced by a new one;
-//! what was not answered in it stays unknown.
+//! what was not answered in it stays unknown. Beside its commands it asks questions that leave no record; those that its
+//! session takes with it are nobody's any more.
 
 use std::collections::VecDeque;
 
 use evershard_client::core::{Session, SessionConfig, Want};
 use evershard_client::{ClientEvent, SessionError, Trouble};
-use evershard_protocol::client::{Reply, ReplyStatus};
+use evershard_protocol::client::{QueryStatus, Reply, ReplyStatus};
 use evershard_protocol::frame::Frame;
 use evershard_protocol::limits::PAYLOAD_SIZE_MAX;
-use evershard_protocol::{ClusterId, Instant, Position, RequestNumber, SessionId, ShardId};
+use evershard_protocol::{ClusterId, Instant, Position, QueryNumber, RequestNumber, SessionId, ShardId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Time;
@@ -60,6 +61,19 @@ pub enum Told {
         /// Hash of what the service said.
         payload: u64,
     },
+    /// The answer to a question.
+    Answer {
+        /// What was asked.
+        key: u8,
+        /// Everything up to here was committed when it was first asked.
+        after: Position,
+        /// Of which state it speaks.
+        position: Position,
+        /// How it ended.
+        status: QueryStatus,
+        /// What the service said.
+        payload: Vec<u8>,
+    },
     /// The session has ended.
     Ended(SessionError),
     /// The session was opened or resumed.
@@ -86,10 +100,23 @@ pub struct Client {
     looked: usize,
     /// Operations without an answer: request and place in the history.
     unanswered: VecDeque<(RequestNumber, usize)>,
+    /// Questions without an answer, in their order.
+    questions: VecDeque<Question>,
+    /// Where questions come from: commands do not depend on them.
+    curiosity: Random,
     sessions: u64,
     issued: u64,
     next_issue: Time,
+    asked: u64,
+    next_question: Time,
     closing: bool,
+}
+
+/// A question without an answer.
+struct Question {
+    number: QueryNumber,
+    key: u8,
+    after: Position,
 }
 
 #[derive(Clone, Copy)]
@@ -100,6 +127,8 @@ struct Load {
     keys: u64,
     large_per_mille: u64,
     close_per_mille: u64,
+    questions: u64,
+    question_ns: u64,
 }
 
 /// What a client wants next: things to do now, and when to come again.
@@ -122,7 +151,10 @@ impl Client {
             keys: options.keys,
             large_per_mille: options.large_per_mille,
             close_per_mille: options.close_per_mille,
+            questions: options.questions,
+            question_ns: options.question_ns,
         };
+        let mut curiosity = Random::numbered(seed, "questions", index as u64);
         Self {
             shard,
             connection: None,
@@ -137,16 +169,20 @@ impl Client {
             received: Vec::new(),
             looked: 0,
             unanswered: VecDeque::new(),
+            questions: VecDeque::new(),
+            next_question: curiosity.below(400 * MS),
+            curiosity,
             sessions: 1,
             issued: 0,
+            asked: 0,
             closing: false,
         }
     }
 
-    /// Requests without an answer.
+    /// Requests and questions without an answer.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.unanswered.len()
+        self.unanswered.len() + self.questions.len()
     }
 
     /// Sessions it has had.
@@ -161,7 +197,12 @@ impl Client {
         let (id, address) = (self.session.id(), self.session.address());
         let state = if self.session.is_open() { "open at" } else { "wants" };
         let trouble = self.session.trouble().map(|trouble| format!(", {trouble}")).unwrap_or_default();
-        format!("{id}, {} of {} unanswered, {state} {address}{trouble}", self.unanswered.len(), self.issued)
+        let questions = self.questions.len();
+        let unanswered = self.unanswered.len();
+        format!(
+            "{id}, {unanswered} of {} and {questions} questions unanswered, {state} {address}{trouble}",
+            self.issued
+        )
     }
 
     /// The connection that was asked for is there.
@@ -191,14 +232,22 @@ impl Client {
         loop {
             // Before the session's id is known there are no replies.
             self.look_at_frames(&mut told);
-            let Self { session, received, unanswered, .. } = self;
+            let Self { session, received, unanswered, questions, .. } = self;
             let taken = session.take(received, Instant(now));
             let more = taken.event.is_some();
-            if let Some(ClientEvent::Reply { request, position, status, payload, .. }) = taken.event {
-                let (expected, operation) = unanswered.pop_front().expect("a reply is to something that was asked");
-                assert_eq!(request, expected, "replies come in the order of the requests");
-                let payload = payload.to_vec();
-                told.push(Told::Reply { operation, session: session.id(), request, position, status, payload });
+            match taken.event {
+                Some(ClientEvent::Reply { request, position, status, payload, .. }) => {
+                    let (expected, operation) = unanswered.pop_front().expect("a reply is to something that was asked");
+                    assert_eq!(request, expected, "replies come in the order of the requests");
+                    let payload = payload.to_vec();
+                    told.push(Told::Reply { operation, session: session.id(), request, position, status, payload });
+                }
+                Some(ClientEvent::Answer { query, position, status, payload }) => {
+                    let Question { number, key, after } = questions.pop_front().expect("an answer is to a question");
+                    assert_eq!(query, number, "answers come in the order of the questions");
+                    told.push(Told::Answer { key, after, position, status, payload: payload.to_vec() });
+                }
+                Some(ClientEvent::Event { .. } | ClientEvent::Reconnected { .. }) | None => {}
             }
             let size = taken.size;
             self.received.drain(..size);
@@ -213,8 +262,14 @@ impl Client {
         told
     }
 
-    /// Lets time pass, sends what there is to send, and asks the random load for more.
-    pub fn poll(&mut self, now: Time, issue: &mut dyn FnMut(Command, RequestNumber) -> usize) -> (Polled, Vec<Told>) {
+    /// Lets time pass, sends what there is to send, and asks the random load for more; `committed` is all that was
+    /// committed by now.
+    pub fn poll(
+        &mut self,
+        now: Time,
+        committed: Position,
+        issue: &mut dyn FnMut(Command, RequestNumber) -> usize,
+    ) -> (Polled, Vec<Told>) {
         let mut wants = Vec::new();
         let mut told = Vec::new();
         self.session.on_tick(Instant(now));
@@ -231,6 +286,7 @@ impl Client {
             self.begin_anew();
         }
         self.issue(now, issue);
+        self.ask_now_and_then(now, committed);
         if !self.session.is_linked() && !self.session.is_connecting() && self.connection.is_some() {
             self.forget_connection();
             wants.push(ClientWant::Drop);
@@ -249,7 +305,7 @@ impl Client {
             && let Some(mut out) = self.out.take()
         {
             self.session.poll_output(&mut out, Instant(now));
-            if out.is_empty() && self.closing && self.unanswered.is_empty() {
+            if out.is_empty() && self.closing && self.unanswered() == 0 {
                 self.closing = self.session.close(&mut out);
             }
             if out.is_empty() {
@@ -261,6 +317,9 @@ impl Client {
         }
         if self.wants_to_issue() {
             wake = wake.min(self.next_issue);
+        }
+        if self.wants_to_ask() {
+            wake = wake.min(self.next_question);
         }
         (Polled { wants, wake: wake.max(now + 1000) }, told)
     }
@@ -276,6 +335,30 @@ impl Client {
         self.issued += 1;
         self.unanswered.push_back((request, issue(command, request)));
         true
+    }
+
+    /// Asks this now, whatever the load says; false if there is no room.
+    pub fn ask(&mut self, key: u8, committed: Position) -> bool {
+        let Ok(number) = self.session.query(&[key]) else { return false };
+        self.asked += 1;
+        self.questions.push_back(Question { number, key, after: committed });
+        true
+    }
+
+    fn wants_to_ask(&self) -> bool {
+        !self.draining && !self.closing && self.asked < self.load.questions
+    }
+
+    fn ask_now_and_then(&mut self, now: Time, committed: Position) {
+        while self.wants_to_ask() && self.next_question <= now {
+            let key = u8::try_from(self.curiosity.below(self.load.keys)).expect("few keys");
+            // Some of those that are lent.
+            let key = if self.curiosity.chance(100) { key + 100 } else { key };
+            self.next_question = now + self.curiosity.below(self.load.question_ns + 1);
+            if !self.ask(key, committed) {
+                break;
+            }
+        }
     }
 
     fn wants_to_issue(&self) -> bool {
@@ -323,6 +406,7 @@ impl Client {
     fn begin_anew(&mut self) {
         self.forget_connection();
         self.unanswered.clear();
+        self.questions.clear();
         self.closing = false;
         self.sessions += 1;
         self.session = session(self.shard, self.nodes, self.load.window_len, &mut self.random);

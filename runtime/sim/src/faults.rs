@@ -74,6 +74,10 @@ impl World {
                 let node = self.resolve(who);
                 self.pause(node, for_ns)
             }
+            Fault::PauseInTurn(who) => {
+                let node = self.resolve(who);
+                self.pause_in_turn(node, for_ns)
+            }
             Fault::Wipe(who) => {
                 let node = self.resolve(who);
                 self.wipe_for(node, for_ns)
@@ -346,6 +350,19 @@ impl World {
         let until = process.paused_until;
         self.at(until, Event::Resume(node, life));
         true
+    }
+
+    /// Stops a node's process for a while, each of its shards between its look at the clock and the rest of a turn: what
+    /// comes in meanwhile is taken in by that turn.
+    fn pause_in_turn(&mut self, node: usize, for_ns: u64) -> bool {
+        if !self.nodes[node].is_awake(self.time) {
+            return false;
+        }
+        let clock = self.nodes[node].clock.now(self.time);
+        if let Some(process) = &mut self.nodes[node].process {
+            process.shards.iter_mut().for_each(|running| running.shard.env().earlier.set(Some(clock)));
+        }
+        self.pause(node, for_ns)
     }
 
     pub(crate) fn resume(&mut self, node: usize, life: u64) {

@@ -51,6 +51,10 @@ pub struct Options {
     pub large_per_mille: u64,
     /// In a thousand: sessions closed after a command and opened anew.
     pub close_per_mille: u64,
+    /// Questions of each client.
+    pub questions: u64,
+    /// Pause between two of them: up to this.
+    pub question_ns: u64,
     /// Latency of the network: fixed part and jitter.
     pub latency_ns: (u64, u64),
     /// Bytes per microsecond of every link.
@@ -93,6 +97,8 @@ pub enum Fault {
     Stop(Who),
     /// SIGSTOP.
     Pause(Who),
+    /// SIGSTOP in the middle of a turn, between its look at the clock and its look at what has come in.
+    PauseInTurn(Who),
     /// The node is killed and comes back with an empty disk.
     Wipe(Who),
     /// Nothing arrives from one node at another.
@@ -149,6 +155,7 @@ impl Fault {
             Self::Blackout => "blackout",
             Self::Stop(_) => "stop",
             Self::Pause(_) => "pause",
+            Self::PauseInTurn(_) => "pause-in-turn",
             Self::Wipe(_) => "wipe",
             Self::CutOneWay(..) => "cut-one-way",
             Self::Cut(..) => "cut",
@@ -272,6 +279,8 @@ fn options(seed: u64, profile: &Profile) -> Options {
         offset_ns: random.pick(&[0, 1, 3_600_000]) * 1_000_000,
         duration_ns: random.between(2500, 7000) * MS,
         slow_blocks_ns: random.pick(&[0, 0, 0, 0, 0, 0, 40, 300]) * MS,
+        questions: 0,
+        question_ns: 0,
     };
     if slow_disk {
         options.disk_ns = (5_000_000, 60_000_000);
@@ -279,6 +288,25 @@ fn options(seed: u64, profile: &Profile) -> Options {
     if let Some(duration) = profile.duration_ns {
         options.duration_ns = duration;
     }
+    ask(&mut Random::stream(seed, "reading"), profile, &mut options);
     (profile.adjust)(&mut options);
+    options.timing.lease_ns = lease(&mut Random::stream(seed, "lease"), profile, &options.timing);
     options
+}
+
+fn ask(random: &mut Random, profile: &Profile, options: &mut Options) {
+    if random.chance(profile.asking_per_mille) {
+        options.questions = random.between(5, 100);
+        options.question_ns = random.pick(&[5, 40, 120, 300]) * MS;
+    }
+}
+
+fn lease(random: &mut Random, profile: &Profile, timing: &Timing) -> u64 {
+    let length = random.between(1, timing.election_min_ns);
+    let longest = random.chance(500);
+    match random.chance(profile.lease_per_mille) {
+        false => 0,
+        true if longest => timing.election_min_ns,
+        true => length,
+    }
 }

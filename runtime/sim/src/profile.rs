@@ -70,6 +70,10 @@ pub struct Profile {
     pub durability: Option<Durability>,
     /// In a thousand: more seeds with slow disks.
     pub slow_disk_per_mille: u64,
+    /// In a thousand: seeds whose clients ask questions.
+    pub asking_per_mille: u64,
+    /// In a thousand: seeds with leases.
+    pub lease_per_mille: u64,
     /// Duration, if not drawn.
     pub duration_ns: Option<u64>,
     /// The last word on the options.
@@ -128,6 +132,7 @@ pub fn standard() -> Profile {
             share(5, (20, 1500), |draw| Fault::Stop(draw.who())),
             share(5, (20, 2000), |draw| Fault::Pause(draw.who())),
             share(1, (5000, 30_000), |draw| Fault::Pause(draw.who())),
+            share(3, (20, 1000), |draw| Fault::PauseInTurn(draw.who())),
             share(2, (50, 1000), |draw| Fault::Wipe(draw.who())),
             share(5, (50, 2500), |draw| Fault::CutOneWay(draw.who(), draw.node())),
             share(5, (50, 2500), |draw| Fault::Cut(draw.who(), draw.node())),
@@ -157,6 +162,8 @@ pub fn standard() -> Profile {
         shards: None,
         durability: None,
         slow_disk_per_mille: 0,
+        asking_per_mille: 500,
+        lease_per_mille: 200,
         duration_ns: None,
         adjust: |_| {},
     }

@@ -52,6 +52,7 @@ pub fn run(plan: &Plan, bug: Option<Bug>, words: Words) -> Report {
     stats.virtual_ns = world.time;
     for oracle in &world.oracles {
         stats.replies += oracle.replies.count;
+        stats.answers += oracle.reads.count;
         stats.commands += oracle.log.replay.commands() as u64;
         stats.elections += oracle.leaders.count() as u64;
         stats.bytes += oracle.committed().0;
@@ -123,6 +124,10 @@ fn conclude(world: &mut World) -> Result<(), Violation> {
         }
         if oracle.replies.unverified() > 0 {
             return Violation::of("reply-lost", format!("{} replies have no record", oracle.replies.unverified()));
+        }
+        if oracle.reads.unverified() > 0 {
+            let what = format!("{} answers are from states that nobody committed", oracle.reads.unverified());
+            return Violation::of("read-wrong", what);
         }
         linear::search(&world.history, shard)?;
     }

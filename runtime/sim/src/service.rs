@@ -12,6 +12,8 @@
 //! | `Echo` | an event with the key to every session that was opened | the command itself |
 //! | anything else | | `?` |
 //!
+//! A question is a key; the answer is its value and how many calls there have been.
+//!
 //! Layout of a command: code, key, two little-endian words, then filler that is ignored.
 
 use std::cell::RefCell;
@@ -255,6 +257,14 @@ impl Service for KeyValue {
         self.execute(context, command, &mut reply);
         context.reply(&reply).expect("no command is larger than a reply, and a scan has 256 entries at most");
         self.tell(context, &reply);
+    }
+
+    fn query(&self, question: &[u8], answer: &mut Vec<u8>) -> bool {
+        let Some(key) = question.first() else { return false };
+        for word in [self.values.get(key).copied().unwrap_or(ABSENT), self.calls] {
+            answer.extend_from_slice(&word.to_le_bytes());
+        }
+        true
     }
 
     fn on_session_open(&mut self, context: &mut Context<'_>) {

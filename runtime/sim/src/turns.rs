@@ -430,10 +430,11 @@ impl World {
         let shard = clients[client].shard;
         let before = clients[client].connection;
         let invoked_after = oracles[shard].replies.latest();
+        let committed = oracles[shard].committed();
         let mut issue = |command: Command, request: RequestNumber| {
             invoke(&mut history.operations, client, shard, now, invoked_after, command, request)
         };
-        let outcome = panics::watch(|| clients[client].poll(now, &mut issue));
+        let outcome = panics::watch(|| clients[client].poll(now, committed, &mut issue));
         let (polled, told) = match outcome {
             Ok(polled) => polled,
             Err(said) => return Violation::of("panic", format!("client {client}: {said}")),
@@ -487,6 +488,12 @@ impl World {
                     });
                 }
                 Told::Frame { .. } => {}
+                Told::Answer { key, after, position, status, .. } => {
+                    self.trace.fold(&[now, client as u64, u64::from(*key), position.0]);
+                    self.trace.say(now, CLIENTS + client, shard, || {
+                        format!("key {key}, asked for after {after}, was read at {position}: {status:?}")
+                    });
+                }
                 Told::Linked => self.trace.say(now, CLIENTS + client, shard, || "is welcome".to_owned()),
                 Told::Ended(error) => {
                     self.trace.say(now, CLIENTS + client, shard, || format!("loses its session: {error}"));
@@ -504,6 +511,7 @@ impl World {
             }
             let oracle = &mut self.oracles[shard];
             oracle.replies.on_told(&one, invoked_after, &oracle.log.replay)?;
+            oracle.reads.on_told(&one, &oracle.log.replay)?;
         }
         Ok(())
     }

@@ -13,6 +13,8 @@
 //! | `digests-differ` | equal positions, equal digests of everything replicated | [`service`] |
 //! | `position-back`, `position-order`, `durable-back` | applied <= committed <= appended, durable <= appended, none goes back | [`positions`] |
 //! | `reply-wrong`, `reply-lost`, `reply-changed` | a reply is that of the committed record, and stays so | [`replies`] |
+//! | `stale-read` | an answer has all that was committed when its question was first asked | [`reads`] |
+//! | `read-wrong` | it is the model's at exactly the position that it names | [`reads`] |
 //! | `real-time` | who asks after an answer is behind it in the log | [`replies`] |
 //! | `not-linearizable` | an independent search agrees, key by key | [`linear`] |
 //! | `false-fault` | recovery finds damage only where damage was done | [`damage`] |
@@ -28,6 +30,7 @@ pub mod leaders;
 pub mod linear;
 pub mod log;
 pub mod positions;
+pub mod reads;
 pub mod replay;
 pub mod replies;
 pub mod service;
@@ -66,6 +69,8 @@ pub struct ShardOracle {
     pub services: service::Services,
     /// What clients were told.
     pub replies: replies::Replies,
+    /// What questions were answered.
+    pub reads: reads::Reads,
 }
 
 impl ShardOracle {
@@ -78,6 +83,7 @@ impl ShardOracle {
             positions: positions::Positions::new(nodes),
             services: service::Services::new(nodes),
             replies: replies::Replies::default(),
+            reads: reads::Reads::default(),
         }
     }
 
@@ -110,6 +116,7 @@ impl ShardOracle {
         self.services.check(node, seen, &self.log.replay)?;
         self.services.check_digest(node, core)?;
         self.replies.settle(&self.log.replay)?;
+        self.reads.settle(&self.log.replay)?;
         core.raft().check_invariants();
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Replies {
                 }
                 Ok(())
             }
-            Told::Ended(_) | Told::Linked => Ok(()),
+            Told::Answer { .. } | Told::Ended(_) | Told::Linked => Ok(()),
         }
     }
 
