@@ -99,6 +99,16 @@ impl World {
                     true
                 }
             }
+            Fault::Sever(who, to) => {
+                let from = self.resolve(who);
+                self.victims.insert(index, from);
+                from != to && {
+                    self.network.cut(from, to);
+                    self.network.cut(to, from);
+                    self.reset_between(from, to);
+                    true
+                }
+            }
             Fault::Isolate(who, clients) => {
                 let node = self.resolve(who);
                 self.victims.insert(index, node);
@@ -222,7 +232,7 @@ impl World {
         let victim = self.victims.get(&index).copied().unwrap_or(usize::MAX);
         match fault {
             Fault::CutOneWay(_, to) => self.network.mend(victim, to, now),
-            Fault::Cut(_, to) => {
+            Fault::Cut(_, to) | Fault::Sever(_, to) => {
                 self.network.mend(victim, to, now);
                 self.network.mend(to, victim, now);
             }
@@ -436,6 +446,15 @@ impl World {
             self.break_connection(*connection);
         }
         !open.is_empty()
+    }
+
+    fn reset_between(&mut self, one: usize, other: usize) {
+        let of = |node: usize| move |party: Party| matches!(party, Party::Shard(of, ..) if of == node);
+        for (connection, side) in self.network.open_of(of(one)) {
+            if of(other)(self.network.get(connection).parties[1 - side]) {
+                self.break_connection(connection);
+            }
+        }
     }
 
     /// An operator's message to whoever leads a shard.

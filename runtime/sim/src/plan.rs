@@ -105,6 +105,8 @@ pub enum Fault {
     CutOneWay(Who, usize),
     /// Nothing arrives between two nodes.
     Cut(Who, usize),
+    /// The connections between two nodes are reset, and nothing arrives between them.
+    Sever(Who, usize),
     /// A node neither hears nor is heard; clients are cut off too if true.
     Isolate(Who, bool),
     /// All of a node's connections are reset.
@@ -159,6 +161,7 @@ impl Fault {
             Self::Wipe(_) => "wipe",
             Self::CutOneWay(..) => "cut-one-way",
             Self::Cut(..) => "cut",
+            Self::Sever(..) => "sever",
             Self::Isolate(..) => "isolate",
             Self::Reset(_) => "reset",
             Self::ResetClient(_) => "reset-client",

@@ -330,10 +330,46 @@ pub fn overwrites() -> Profile {
     }
 }
 
+/// Leaders that are replaced unawares, or that hand over, while everybody asks: cut off from the others but not from
+/// clients, stopped in the middle of a turn, with slow and broken links at the moment of a transfer.
+#[must_use]
+pub fn reads() -> Profile {
+    Profile {
+        name: "reads",
+        shares: vec![
+            share(10, (60, 900), |draw| Fault::Isolate(draw.leader(), false)),
+            share(6, (40, 600), |draw| Fault::Cut(draw.leader(), draw.node())),
+            share(6, (40, 600), |draw| Fault::Sever(draw.leader(), draw.node())),
+            share(6, (40, 400), |draw| Fault::SlowLink(draw.who(), draw.node(), draw.random.between(5, 100) * MS)),
+            share(12, (1, 1), |draw| Fault::Transfer(draw.shard(), draw.node())),
+            share(8, (20, 500), |draw| Fault::PauseInTurn(draw.who())),
+            share(4, (20, 500), |draw| Fault::Pause(draw.who())),
+            share(3, (20, 300), |draw| Fault::Kill(draw.who())),
+            share(2, (20, 300), |draw| Fault::PowerLoss(draw.who())),
+            share(2, (1, 1), |draw| Fault::Reset(draw.who())),
+        ],
+        off_per_mille: 250,
+        every_ms: (15, 200),
+        nodes: Some(3),
+        shards: Some(1),
+        asking_per_mille: 1000,
+        lease_per_mille: 700,
+        adjust: |options| {
+            options.clients = 3;
+            options.commands = 150;
+            options.think_ns = 20 * MS;
+            options.questions = 300;
+            options.question_ns = 10 * MS;
+            options.duration_ns = 3500 * MS;
+        },
+        ..standard()
+    }
+}
+
 /// All mixes.
 #[must_use]
 pub fn all() -> Vec<Profile> {
-    vec![standard(), figure_eight(), elections(), blackouts(), damage(), overwrites()]
+    vec![standard(), figure_eight(), elections(), blackouts(), damage(), overwrites(), reads()]
 }
 
 /// No faults at all: for scripts.
