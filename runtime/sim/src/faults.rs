@@ -1,8 +1,7 @@
 //! What faults do to the world, and how they end.
 
 use evershard_consensus::Durability;
-use evershard_protocol::client::{Admin, AdminAction};
-use evershard_protocol::frame;
+use evershard_protocol::client::AdminAction;
 
 use crate::clock::Time;
 use crate::disk::WriteFault;
@@ -150,6 +149,12 @@ impl World {
                 self.ask_operator(shard, AdminAction::Transfer, node)
             }
             Fault::Digest(shard) => self.ask_operator(shard, AdminAction::Digest, 0),
+            Fault::MemberAdd(shard, node) => self.add_member(shard, node),
+            Fault::MemberPromote(shard, node) => self.promote_member(shard, node),
+            Fault::MemberRemove(shard, who) => {
+                let node = self.resolve(who);
+                self.remove_member(shard, node)
+            }
             _ => self.do_disk_fault(index, fault, for_ns),
         }
     }
@@ -392,6 +397,8 @@ impl World {
             return false;
         }
         let was_running = self.nodes[node].process.is_some();
+        // An empty disk and a file that names nobody else are a new cluster.
+        self.nodes[node].joins |= self.plan.options.voters == 1;
         self.crash(node, End::PowerLost);
         if was_running {
             self.at(self.time + down_ns, Event::Start(node, self.nodes[node].life));
@@ -455,19 +462,6 @@ impl World {
                 self.break_connection(connection);
             }
         }
-    }
-
-    /// An operator's message to whoever leads a shard.
-    pub(crate) fn ask_operator(&mut self, shard: usize, action: AdminAction, node: u8) -> bool {
-        let Some(leader) = self.leader(shard) else { return false };
-        let admin = Admin { action: (action as u16).into(), node, padding: [0; 5] };
-        let mut message = Vec::with_capacity(64);
-        frame::put(&mut message, &admin, &[]).expect("there is room");
-        let parties = [Party::Client(self.clients.len()), Party::Shard(leader, shard, 0)];
-        let connection = self.network.dial(parties, None, self.time);
-        self.operators.insert(connection, message);
-        self.settle_network();
-        true
     }
 
     /// Whether an operator would restart this node: it says that it cannot go on, or its disk was damaged since its

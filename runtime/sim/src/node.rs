@@ -73,6 +73,8 @@ pub struct Node {
     pub ever_damaged: Vec<bool>,
     /// A slot was damaged in this life.
     pub slot_damaged: Vec<bool>,
+    /// Its operator has written `join = true` in its file: it had been the only voter, and its disk was lost.
+    pub joins: bool,
     /// Counts its processes.
     pub life: u64,
     /// Its process.
@@ -137,15 +139,30 @@ pub type Outcome = Result<Started, StartError>;
 /// # Errors
 /// If the replica refuses to start.
 pub fn open(node: usize, shard: usize, options: &Options, clock: &Clock, disk: &mut SimDisk, now: Time) -> Outcome {
-    let marks = evershard_log::Identity { cluster: cluster(), shard: shard_id(shard), node: node_id(node) };
-    start(&mut disk.mount(), &marks, options.durability, clock.now(now).timestamp)
+    start(&mut disk.mount(), &marks(node, shard), options.durability, clock.now(now).timestamp)
 }
 
-/// Makes a shard of what was found.
+/// Whose a disk is.
 #[must_use]
-pub fn make(node: usize, shard: usize, options: &Options, clock: &Clock, started: Started, now: Time) -> Running {
+pub fn marks(node: usize, shard: usize) -> evershard_log::Identity {
+    evershard_log::Identity { cluster: cluster(), shard: shard_id(shard), node: node_id(node) }
+}
+
+/// Makes a shard of what was found; `joins` is what the operator has written in the node's file.
+#[must_use]
+pub fn make(
+    node: usize,
+    shard: usize,
+    joins: bool,
+    options: &Options,
+    clock: &Clock,
+    started: Started,
+    now: Time,
+) -> Running {
     let probe = Probe::default();
     let nodes = options.nodes;
+    let joins = joins || node >= options.voters;
+    let members = if joins { 0..0 } else { 0..options.voters };
     let salt = started.slot.incarnation.0 ^ (node as u64) << 32;
     let core = Core::new(CoreParts {
         identity: Identity {
@@ -159,7 +176,7 @@ pub fn make(node: usize, shard: usize, options: &Options, clock: &Clock, started
             session_timeout_ns: options.session_timeout_ns,
             prefer_leaders: options.prefer_leaders,
         },
-        members: (0..nodes).map(node_id).collect(),
+        members: members.map(node_id).collect(),
         configured: (0..nodes).map(node_id).collect(),
         timing: options.timing,
         segment_size: options.segment_size,

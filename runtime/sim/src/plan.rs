@@ -21,6 +21,8 @@ pub const MS: u64 = 1_000_000;
 pub struct Options {
     /// Nodes.
     pub nodes: usize,
+    /// Voters at first: nodes beyond them belong to no shard until an operator adds them.
+    pub voters: usize,
     /// Shards of each.
     pub shards: usize,
     /// What an acknowledgement is worth.
@@ -145,6 +147,12 @@ pub enum Fault {
     Transfer(usize, usize),
     /// An operator asks for a digest.
     Digest(usize),
+    /// An operator adds a node to a shard, this one or the next that is no member.
+    MemberAdd(usize, usize),
+    /// An operator makes a learner a voter, this one or the next that is a learner.
+    MemberPromote(usize, usize),
+    /// An operator removes a node from a shard.
+    MemberRemove(usize, Who),
 }
 
 impl Fault {
@@ -181,6 +189,9 @@ impl Fault {
             Self::ClockJump(..) => "clock-jump",
             Self::Transfer(..) => "transfer",
             Self::Digest(_) => "digest",
+            Self::MemberAdd(..) => "member-add",
+            Self::MemberPromote(..) => "member-promote",
+            Self::MemberRemove(..) => "member-remove",
         }
     }
 }
@@ -258,6 +269,7 @@ fn options(seed: u64, profile: &Profile) -> Options {
     let unruly = durability == Durability::Durable && random.chance(200);
     let mut options = Options {
         nodes,
+        voters: nodes,
         shards,
         durability,
         timing,
@@ -291,10 +303,18 @@ fn options(seed: u64, profile: &Profile) -> Options {
     if let Some(duration) = profile.duration_ns {
         options.duration_ns = duration;
     }
+    grow(&mut Random::stream(seed, "members"), profile, &mut options);
     ask(&mut Random::stream(seed, "reading"), profile, &mut options);
     (profile.adjust)(&mut options);
     options.timing.lease_ns = lease(&mut Random::stream(seed, "lease"), profile, &options.timing);
     options
+}
+
+/// Some more nodes that may join. Only where acknowledgements wait for the disk: see [`crate::budget`].
+fn grow(random: &mut Random, profile: &Profile, options: &mut Options) {
+    if options.durability == Durability::Durable && random.chance(profile.growing_per_mille) {
+        (options.voters, options.nodes) = random.pick(&[(1, 3), (3, 4), (3, 4), (3, 5), (3, 6), (4, 5), (5, 5)]);
+    }
 }
 
 fn ask(random: &mut Random, profile: &Profile, options: &mut Options) {

@@ -2,7 +2,8 @@
 
 use evershard_protocol::bugs::{self, Bug};
 
-use crate::oracle::convergence::{BOUND_NS, digest, obstacle};
+use crate::node::node_id;
+use crate::oracle::convergence::{BOUND_NS, digest, leader, obstacle};
 use crate::oracle::{Violation, linear};
 use crate::plan::{MS, Plan};
 use crate::stats::Stats;
@@ -114,10 +115,11 @@ fn conclude(world: &mut World) -> Result<(), Violation> {
             .enumerate()
             .filter_map(|(node, core)| core.map(|core| (node, core.replica().applied, digest(core))))
             .collect();
+        let members = leader(&world.cores(shard)).map(|leader| leader.raft().members()).unwrap_or_default();
         let oracle = &mut world.oracles[shard];
         for (node, applied, digest) in digests {
             oracle.services.compare_digest(node, applied, digest)?;
-            if applied < oracle.committed() {
+            if applied < oracle.committed() && members.contains(node_id(node)) {
                 let what = format!("{} was committed, and at the end n{node} has {applied}", oracle.committed());
                 return Violation::of("reply-lost", what);
             }

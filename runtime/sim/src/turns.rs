@@ -10,9 +10,10 @@ use crate::disk::{Completed, Target, WriteFault};
 use crate::env::{Action, Happened};
 use crate::history::{Operation, Replied};
 use crate::network::{Arrival, Party, Reminder, State};
-use crate::node::Node;
+use crate::node::{Node, marks};
 use crate::oracle::Violation;
 use crate::oracle::damage::check_halt;
+use crate::oracle::memberships::check_votes;
 use crate::panics;
 use crate::service::{Command, Seen};
 use crate::trace::CLIENTS;
@@ -80,6 +81,7 @@ impl World {
         let Node { process, disks, damaged, .. } = &mut self.nodes[node];
         let running = &mut process.as_mut().expect("it just had a turn").shards[shard];
         let oracle = &mut self.oracles[shard];
+        let led = oracle.leaders.count();
         let stopped = match outcome {
             Ok(stopped) => stopped,
             Err(said) => {
@@ -111,7 +113,22 @@ impl World {
         for notice in notices {
             self.trace.say(now, node, shard, || format!("says {notice:?}"));
         }
+        if self.oracles[shard].leaders.count() > led {
+            self.check_votes(node, shard)?;
+        }
         Ok(stopped)
+    }
+
+    /// Somebody was elected: by whom, as far as the disks know? One that was ever damaged may have forgotten.
+    fn check_votes(&self, node: usize, shard: usize) -> Result<(), Violation> {
+        let vote_of = |(index, node): (usize, &Node)| {
+            let marks = marks(index, shard);
+            let remembers = !node.ever_damaged[shard];
+            remembers.then(|| node.disks[shard].vote(&marks).unwrap_or_default())
+        };
+        let votes: Vec<_> = self.nodes.iter().enumerate().map(vote_of).collect();
+        let core = self.nodes[node].core(shard).expect("it just had a turn");
+        check_votes(node, core, &votes)
     }
 
     /// Does what a shard wants done.

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 
 use evershard_protocol::record::{Kind, Record};
-use evershard_protocol::{Position, RequestNumber, SessionId, Term, Timestamp};
+use evershard_protocol::{Membership, NodeSet, Position, RequestNumber, SessionId, Term, Timestamp};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::oracle::Violation;
+use crate::oracle::{Violation, memberships};
 use crate::service::{ABSENT, Command, state_digest, weight};
 
 /// What a record did.
@@ -40,6 +40,8 @@ pub struct Replay {
     terms: BTreeMap<Term, Position>,
     /// Sessions that are open, with their last request.
     sessions: BTreeMap<SessionId, u64>,
+    /// The configuration, and where its record ends; 0 if it is the first.
+    membership: (Position, Membership),
     timers: BTreeMap<u64, Timestamp>,
     values: [Option<u64>; 256],
     /// What each key came to hold, and with which record.
@@ -62,6 +64,7 @@ impl Default for Replay {
             time: Timestamp(0),
             terms: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            membership: (Position::ZERO, Membership::default()),
             timers: BTreeMap::new(),
             values: [None; 256],
             changes: BTreeMap::new(),
@@ -75,6 +78,18 @@ impl Default for Replay {
 }
 
 impl Replay {
+    /// Nothing is committed; these nodes decide.
+    #[must_use]
+    pub fn new(voters: NodeSet) -> Self {
+        Self { membership: (Position::ZERO, Membership::of_voters(voters)), ..Self::default() }
+    }
+
+    /// The committed configuration, and where its record ends; 0 if it is the first.
+    #[must_use]
+    pub fn membership(&self) -> (Position, Membership) {
+        self.membership
+    }
+
     /// Goes through what is new in the log.
     pub(super) fn run(&mut self, log: &[u8]) -> Result<(), Violation> {
         while self.end < log.len() {
@@ -159,7 +174,15 @@ impl Replay {
                 self.fire(record);
                 Ok(())
             }
-            Some(Kind::TermStart | Kind::Note | Kind::Digest | Kind::Membership) => Ok(()),
+            Some(Kind::Membership) => {
+                let Some(next) = Membership::decode(record.payload, |_, _| {}) else {
+                    return Violation::of("log-malformed", format!("no configuration at {position}"));
+                };
+                memberships::check_step(self.membership, next)?;
+                self.membership = (position, next);
+                Ok(())
+            }
+            Some(Kind::TermStart | Kind::Note | Kind::Digest) => Ok(()),
             other => Violation::of("log-malformed", format!("a record of kind {other:?} at {position}")),
         }
     }
