@@ -369,7 +369,7 @@ impl World {
 
     /// Stops a node's process for a while, each of its shards between its look at the clock and the rest of a turn: what
     /// comes in meanwhile is taken in by that turn.
-    fn pause_in_turn(&mut self, node: usize, for_ns: u64) -> bool {
+    pub(crate) fn pause_in_turn(&mut self, node: usize, for_ns: u64) -> bool {
         if !self.nodes[node].is_awake(self.time) {
             return false;
         }

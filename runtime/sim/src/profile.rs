@@ -422,5 +422,12 @@ pub fn all() -> Vec<Profile> {
 /// No faults at all: for scripts.
 #[must_use]
 pub fn calm() -> Profile {
-    Profile { name: "calm", shares: Vec::new(), ..standard() }
+    Profile {
+        name: "calm",
+        shares: Vec::new(),
+        growing_per_mille: 0,
+        asking_per_mille: 0,
+        lease_per_mille: 0,
+        ..standard()
+    }
 }

@@ -47,7 +47,8 @@ impl Script {
     pub fn new(seed: u64, adjust: impl FnOnce(&mut Options)) -> Self {
         let mut plan = Plan::of_seed(seed, &calm());
         let options = &mut plan.options;
-        (options.nodes, options.shards, options.clients, options.commands) = (3, 1, 1, 0);
+        (options.nodes, options.voters, options.shards) = (3, 3, 1);
+        (options.clients, options.commands) = (1, 0);
         options.unruly_per_mille = 0;
         options.prefer_leaders = false;
         adjust(options);
@@ -115,6 +116,11 @@ impl Script {
     /// SIGSTOP.
     pub fn pause(&mut self, node: usize, ms: u64) {
         assert!(self.world.pause(node, ms * MS), "a node that runs can be paused");
+    }
+
+    /// SIGSTOP, between a turn's look at the clock and its look at what has come in.
+    pub fn pause_in_turn(&mut self, node: usize, ms: u64) {
+        assert!(self.world.pause_in_turn(node, ms * MS), "a node that runs can be paused");
     }
 
     /// From one node nothing arrives at another.
