@@ -14,7 +14,7 @@
 //!   unknown, back-off by whole term runs.
 //! * **Commit** by rank of durable or of received positions ([`Durability`]), own term only.
 //! * **Recovery**: a replica that may have lost acknowledged records ([`Standing::Recovering`]) counts only where
-//!   everybody's word is in, until it holds what a quorum confirmed after its restart.
+//!   everybody's word is in, until it holds what its leader has confirmed with a quorum of others since its return.
 //! * **Membership**: voters change through joint configurations only, learners come and go freely
 //!   ([`Raft::plan_membership`]). A configuration is in force where its record is appended.
 //! * **Reads** without a record, confirmed by a quorum or by a lease ([`Raft::begin_read`]).
@@ -51,6 +51,8 @@
 //! 11. After an unclean stop in [`Durability::Replicated`], or when something that was on the disk does not verify,
 //!     restore with [`Standing::Recovering`]. In [`Durability::Durable`] a restored log holds all that was ever reported
 //!     durable.
+//! 12. When a link is made, hand in with [`Raft::on_floor`] what the peer remembers of this replica's earlier lives
+//!     ([`Raft::floor_of`] on the other side).
 //!
 //! # The loop
 //!
@@ -83,6 +85,16 @@
 //!     if raft.wants_term_start() {
 //!         // The record goes into the log; here it has 64 bytes.
 //!         raft.on_appended(raft.term(), raft.last().advance(64));
+//!     }
+//!     if let Some(next) = raft.wants_membership() {
+//!         // A record that says so goes into the log; here it has 88 bytes.
+//!         let end = raft.last().advance(88);
+//!         raft.on_membership(end, next);
+//!         raft.on_appended(raft.term(), end);
+//!     }
+//!     if let Some(read) = raft.begin_read(now) {
+//!         // Answered when it is confirmed and `read.position` is applied; here nobody has to be asked.
+//!         assert!(raft.is_confirmed(&read));
 //!     }
 //!     if raft.admits() {
 //!         // Commands become records: `on_appended` once for all that the cycle gathered.
