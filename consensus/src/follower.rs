@@ -242,6 +242,8 @@ impl Raft {
         if !progress && !following.owed {
             return None;
         }
+        // Counted from here at the earliest: the caller's clock may have been read long before the append came in.
+        self.pledged_until = self.pledged_until.max(self.now.after(self.timing.lease_ns));
         following.owed = false;
         following.told_received = received;
         following.told_durable = durable;

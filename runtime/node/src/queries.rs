@@ -14,7 +14,7 @@ use evershard_protocol::limits::{QUERIES_LEN_MAX, QUERIES_SIZE_MAX, REPLY_SIZE_M
 use evershard_service::Service;
 
 use crate::core::Core;
-use crate::env::{Env, LinkId};
+use crate::env::LinkId;
 
 /// One question that waits.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ struct Waiting {
     link: LinkId,
     number: u64,
     size: usize,
-    /// None until the turn in which it came has read the clock once more.
+    /// None until consensus has begun one.
     read: Option<Read>,
 }
 
@@ -93,13 +93,12 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// The questions of this turn become one read. The clock is read once more: it was read before they came in, and a
-    /// lease that held then may be over.
-    pub(crate) fn begin_reads(&mut self, env: &impl Env) {
+    /// The questions of this turn become one read, by a clock that was read after they came in: a lease that held before
+    /// may be over.
+    pub(crate) fn begin_reads(&mut self) {
         if self.queries.begun == self.queries.waiting.len() {
             return;
         }
-        self.now = env.now();
         // A leader that has not committed a record of its own term yet is asked again next turn.
         let Some(read) = self.raft.begin_read(self.now.instant) else { return };
         let Queries { waiting, begun, .. } = &mut self.queries;

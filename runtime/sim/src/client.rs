@@ -2,7 +2,8 @@
 //!
 //! It opens a session, sends commands one by one or many at a time, follows redirects, reconnects, sends again, closes
 //! its session now and then and opens another one. A session that the cluster has given up is replaced by a new one;
-//! what was not answered in it stays unknown.
+//! what was not answered in it stays unknown. Beside its commands it asks questions that leave no record; those that its
+//! session takes with it are nobody's any more.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use evershard_client::{ClientEvent, SessionError, Trouble};
 use evershard_protocol::client::{QueryStatus, Reply, ReplyStatus};
 use evershard_protocol::frame::Frame;
 use evershard_protocol::limits::PAYLOAD_SIZE_MAX;
-use evershard_protocol::{ClusterId, Instant, Position, RequestNumber, SessionId, ShardId};
+use evershard_protocol::{ClusterId, Instant, Position, QueryNumber, RequestNumber, SessionId, ShardId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Time;
@@ -47,17 +48,6 @@ pub enum Told {
         /// What the service said.
         payload: Vec<u8>,
     },
-    /// The answer to a question.
-    Answer {
-        /// What was known to be answered when it was asked: the answer is from a state at least as new.
-        after: Position,
-        /// Which state it is from.
-        position: Position,
-        /// How it ended.
-        status: QueryStatus,
-        /// What the service said.
-        payload: Vec<u8>,
-    },
     /// A reply frame as it came in, however often.
     Frame {
         /// The session.
@@ -70,6 +60,19 @@ pub enum Told {
         status: ReplyStatus,
         /// Hash of what the service said.
         payload: u64,
+    },
+    /// The answer to a question.
+    Answer {
+        /// What was asked.
+        key: u8,
+        /// Everything up to here was committed when it was first asked.
+        after: Position,
+        /// Of which state it speaks.
+        position: Position,
+        /// How it ended.
+        status: QueryStatus,
+        /// What the service said.
+        payload: Vec<u8>,
     },
     /// The session has ended.
     Ended(SessionError),
@@ -97,12 +100,23 @@ pub struct Client {
     looked: usize,
     /// Operations without an answer: request and place in the history.
     unanswered: VecDeque<(RequestNumber, usize)>,
-    /// Questions without an answer: what was known when they were asked.
-    asked: VecDeque<Position>,
+    /// Questions without an answer, in their order.
+    questions: VecDeque<Question>,
+    /// Where questions come from: commands do not depend on them.
+    curiosity: Random,
     sessions: u64,
     issued: u64,
     next_issue: Time,
+    asked: u64,
+    next_question: Time,
     closing: bool,
+}
+
+/// A question without an answer.
+struct Question {
+    number: QueryNumber,
+    key: u8,
+    after: Position,
 }
 
 #[derive(Clone, Copy)]
@@ -113,6 +127,8 @@ struct Load {
     keys: u64,
     large_per_mille: u64,
     close_per_mille: u64,
+    questions: u64,
+    question_ns: u64,
 }
 
 /// What a client wants next: things to do now, and when to come again.
@@ -135,7 +151,10 @@ impl Client {
             keys: options.keys,
             large_per_mille: options.large_per_mille,
             close_per_mille: options.close_per_mille,
+            questions: options.questions,
+            question_ns: options.question_ns,
         };
+        let mut curiosity = Random::numbered(seed, "questions", index as u64);
         Self {
             shard,
             connection: None,
@@ -150,17 +169,20 @@ impl Client {
             received: Vec::new(),
             looked: 0,
             unanswered: VecDeque::new(),
-            asked: VecDeque::new(),
+            questions: VecDeque::new(),
+            next_question: curiosity.below(400 * MS),
+            curiosity,
             sessions: 1,
             issued: 0,
+            asked: 0,
             closing: false,
         }
     }
 
-    /// Requests without an answer.
+    /// Requests and questions without an answer.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.unanswered.len()
+        self.unanswered.len() + self.questions.len()
     }
 
     /// Sessions it has had.
@@ -175,7 +197,12 @@ impl Client {
         let (id, address) = (self.session.id(), self.session.address());
         let state = if self.session.is_open() { "open at" } else { "wants" };
         let trouble = self.session.trouble().map(|trouble| format!(", {trouble}")).unwrap_or_default();
-        format!("{id}, {} of {} unanswered, {state} {address}{trouble}", self.unanswered.len(), self.issued)
+        let questions = self.questions.len();
+        let unanswered = self.unanswered.len();
+        format!(
+            "{id}, {unanswered} of {} and {questions} questions unanswered, {state} {address}{trouble}",
+            self.issued
+        )
     }
 
     /// The connection that was asked for is there.
@@ -205,18 +232,22 @@ impl Client {
         loop {
             // Before the session's id is known there are no replies.
             self.look_at_frames(&mut told);
-            let Self { session, received, unanswered, asked, .. } = self;
+            let Self { session, received, unanswered, questions, .. } = self;
             let taken = session.take(received, Instant(now));
             let more = taken.event.is_some();
-            if let Some(ClientEvent::Reply { request, position, status, payload, .. }) = taken.event {
-                let (expected, operation) = unanswered.pop_front().expect("a reply is to something that was asked");
-                assert_eq!(request, expected, "replies come in the order of the requests");
-                let payload = payload.to_vec();
-                told.push(Told::Reply { operation, session: session.id(), request, position, status, payload });
-            }
-            if let Some(ClientEvent::Answer { position, status, payload, .. }) = taken.event {
-                let after = asked.pop_front().expect("an answer is to something that was asked");
-                told.push(Told::Answer { after, position, status, payload: payload.to_vec() });
+            match taken.event {
+                Some(ClientEvent::Reply { request, position, status, payload, .. }) => {
+                    let (expected, operation) = unanswered.pop_front().expect("a reply is to something that was asked");
+                    assert_eq!(request, expected, "replies come in the order of the requests");
+                    let payload = payload.to_vec();
+                    told.push(Told::Reply { operation, session: session.id(), request, position, status, payload });
+                }
+                Some(ClientEvent::Answer { query, position, status, payload }) => {
+                    let Question { number, key, after } = questions.pop_front().expect("an answer is to a question");
+                    assert_eq!(query, number, "answers come in the order of the questions");
+                    told.push(Told::Answer { key, after, position, status, payload: payload.to_vec() });
+                }
+                Some(ClientEvent::Event { .. } | ClientEvent::Reconnected { .. }) | None => {}
             }
             let size = taken.size;
             self.received.drain(..size);
@@ -231,8 +262,14 @@ impl Client {
         told
     }
 
-    /// Lets time pass, sends what there is to send, and asks the random load for more.
-    pub fn poll(&mut self, now: Time, issue: &mut dyn FnMut(Command, RequestNumber) -> usize) -> (Polled, Vec<Told>) {
+    /// Lets time pass, sends what there is to send, and asks the random load for more; `committed` is all that was
+    /// committed by now.
+    pub fn poll(
+        &mut self,
+        now: Time,
+        committed: Position,
+        issue: &mut dyn FnMut(Command, RequestNumber) -> usize,
+    ) -> (Polled, Vec<Told>) {
         let mut wants = Vec::new();
         let mut told = Vec::new();
         self.session.on_tick(Instant(now));
@@ -249,6 +286,7 @@ impl Client {
             self.begin_anew();
         }
         self.issue(now, issue);
+        self.ask_now_and_then(now, committed);
         if !self.session.is_linked() && !self.session.is_connecting() && self.connection.is_some() {
             self.forget_connection();
             wants.push(ClientWant::Drop);
@@ -267,7 +305,7 @@ impl Client {
             && let Some(mut out) = self.out.take()
         {
             self.session.poll_output(&mut out, Instant(now));
-            if out.is_empty() && self.closing && self.unanswered.is_empty() {
+            if out.is_empty() && self.closing && self.unanswered() == 0 {
                 self.closing = self.session.close(&mut out);
             }
             if out.is_empty() {
@@ -279,6 +317,9 @@ impl Client {
         }
         if self.wants_to_issue() {
             wake = wake.min(self.next_issue);
+        }
+        if self.wants_to_ask() {
+            wake = wake.min(self.next_question);
         }
         (Polled { wants, wake: wake.max(now + 1000) }, told)
     }
@@ -296,19 +337,34 @@ impl Client {
         true
     }
 
-    /// Asks for the value of a key without a record; false if there is no room. `after` is what is known to be answered.
-    pub fn ask(&mut self, key: u8, after: Position) -> bool {
-        let asked = self.session.query(&[key]).is_ok();
-        if asked {
-            self.asked.push_back(after);
-        }
-        asked
+    /// Asks this now, whatever the load says; false if there is no room.
+    pub fn ask(&mut self, key: u8, committed: Position) -> bool {
+        let Ok(number) = self.session.query(&[key]) else { return false };
+        self.asked += 1;
+        self.questions.push_back(Question { number, key, after: committed });
+        true
     }
 
     /// Questions without an answer.
     #[must_use]
     pub fn unanswered_questions(&self) -> usize {
-        self.asked.len()
+        self.questions.len()
+    }
+
+    fn wants_to_ask(&self) -> bool {
+        !self.draining && !self.closing && self.asked < self.load.questions
+    }
+
+    fn ask_now_and_then(&mut self, now: Time, committed: Position) {
+        while self.wants_to_ask() && self.next_question <= now {
+            let key = u8::try_from(self.curiosity.below(self.load.keys)).expect("few keys");
+            // Some of those that are lent.
+            let key = if self.curiosity.chance(100) { key + 100 } else { key };
+            self.next_question = now + self.curiosity.below(self.load.question_ns + 1);
+            if !self.ask(key, committed) {
+                break;
+            }
+        }
     }
 
     fn wants_to_issue(&self) -> bool {
@@ -356,7 +412,7 @@ impl Client {
     fn begin_anew(&mut self) {
         self.forget_connection();
         self.unanswered.clear();
-        self.asked.clear();
+        self.questions.clear();
         self.closing = false;
         self.sessions += 1;
         self.session = session(self.shard, self.nodes, self.load.window_len, &mut self.random);

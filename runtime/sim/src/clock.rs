@@ -2,7 +2,8 @@
 //!
 //! Fault model. The monotonic clock begins anywhere, runs up to some hundred parts per million too fast or too slow,
 //! and never goes back. The wall clock shares its rate, is off by some offset, and jumps, forwards and back, by up to an
-//! hour.
+//! hour. A process may be stopped between two looks at a clock: then the second one is much later, and what came in
+//! meanwhile lies before it.
 
 use evershard_node::env::Now;
 use evershard_protocol::{Instant, Timestamp};

@@ -32,11 +32,12 @@ use std::collections::BTreeMap;
 use std::io;
 
 use evershard_log::block::{BLOCK_HEADER_SIZE, BlockDraft, BlockHeader, BlockKind, SECTOR_SIZE};
-use evershard_log::slots::{SLOT_SIZE, SLOTS_FILE_SIZE};
-use evershard_log::{BLOCK_ALIGNMENT, SegmentHeader, SegmentNumber, SegmentSource};
+use evershard_log::slots::{SLOT_SIZE, SLOTS_FILE_SIZE, choose_slot};
+use evershard_log::{BLOCK_ALIGNMENT, Identity, SegmentHeader, SegmentNumber, SegmentSource};
 use evershard_node::chunk::ChunkReader;
 use evershard_node::env::{Chunk, ReadFailure, ReadRequest};
 use evershard_node::start::ReplicaFiles;
+use evershard_protocol::{NodeId, Term};
 use evershard_sys::buffer::AlignedBuffer;
 
 use crate::random::Random;
@@ -402,6 +403,13 @@ impl SimDisk {
         file[offset + at] ^= 1 << self.random.below(8);
     }
 
+    /// The term and the vote that it remembers.
+    #[must_use]
+    pub fn vote(&self, identity: &Identity) -> Option<(Term, Option<NodeId>)> {
+        let (one, other) = self.slots.split_at(SLOT_SIZE);
+        choose_slot(identity, one, other).ok().flatten().map(|slot| (slot.term, slot.vote))
+    }
+
     /// Whether both slots were written: until then the loss of one is the loss of all.
     #[must_use]
     pub fn has_both_slots(&self) -> bool {
@@ -437,7 +445,7 @@ impl SimDisk {
             segment: SegmentNumber(number.0.saturating_sub(1)),
             offset: offset as u64,
             sequence: (last.draft.sequence / 2).max(1),
-            term: last.draft.term.max(evershard_protocol::Term(1)),
+            term: last.draft.term.max(Term(1)),
             chain: last.checksum,
             ..last.draft
         };

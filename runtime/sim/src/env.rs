@@ -3,6 +3,7 @@
 //! The world fills [`SimEnv::push`] and turns the shard; the shard drains the one and fills [`SimEnv::actions`], which
 //! the world takes care of afterwards. Nothing happens inside: the models are [`crate::disk`] and [`crate::network`].
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use evershard_log::{SegmentHeader, SegmentNumber};
@@ -67,6 +68,8 @@ pub enum Action {
 pub struct SimEnv {
     /// Both clocks, set by the world before each turn.
     pub now: Now,
+    /// What they said when the process was stopped in the middle of a turn: behind its first look at them.
+    pub earlier: Cell<Option<Now>>,
     /// What is to be done, in order.
     pub actions: Vec<Action>,
     /// How long the shard may wait.
@@ -87,6 +90,7 @@ impl SimEnv {
     pub fn new() -> Self {
         Self {
             now: Now::default(),
+            earlier: Cell::new(None),
             actions: Vec::new(),
             idle: Idle::Busy,
             notices: Vec::new(),
@@ -158,7 +162,7 @@ impl Default for SimEnv {
 
 impl Env for SimEnv {
     fn now(&self) -> Now {
-        self.now
+        self.earlier.take().unwrap_or(self.now)
     }
 
     fn reap(&mut self, sink: &mut dyn FnMut(Event<'_>)) -> usize {

@@ -1,10 +1,8 @@
 //! What faults do to the world, and how they end.
 
 use evershard_consensus::Durability;
-use evershard_protocol::client::{Admin, AdminAction};
-use evershard_protocol::frame;
+use evershard_protocol::client::AdminAction;
 
-use crate::client::socket;
 use crate::clock::Time;
 use crate::disk::WriteFault;
 use crate::network::{CLIENT_SITE, Party};
@@ -75,6 +73,10 @@ impl World {
                 let node = self.resolve(who);
                 self.pause(node, for_ns)
             }
+            Fault::PauseInTurn(who) => {
+                let node = self.resolve(who);
+                self.pause_in_turn(node, for_ns)
+            }
             Fault::Wipe(who) => {
                 let node = self.resolve(who);
                 self.wipe_for(node, for_ns)
@@ -93,6 +95,16 @@ impl World {
                 from != to && {
                     self.network.cut(from, to);
                     self.network.cut(to, from);
+                    true
+                }
+            }
+            Fault::Sever(who, to) => {
+                let from = self.resolve(who);
+                self.victims.insert(index, from);
+                from != to && {
+                    self.network.cut(from, to);
+                    self.network.cut(to, from);
+                    self.reset_between(from, to);
                     true
                 }
             }
@@ -137,6 +149,12 @@ impl World {
                 self.ask_operator(shard, AdminAction::Transfer, node)
             }
             Fault::Digest(shard) => self.ask_operator(shard, AdminAction::Digest, 0),
+            Fault::MemberAdd(shard, node) => self.add_member(shard, node),
+            Fault::MemberPromote(shard, node) => self.promote_member(shard, node),
+            Fault::MemberRemove(shard, who) => {
+                let node = self.resolve(who);
+                self.remove_member(shard, node)
+            }
             _ => self.do_disk_fault(index, fault, for_ns),
         }
     }
@@ -219,7 +237,7 @@ impl World {
         let victim = self.victims.get(&index).copied().unwrap_or(usize::MAX);
         match fault {
             Fault::CutOneWay(_, to) => self.network.mend(victim, to, now),
-            Fault::Cut(_, to) => {
+            Fault::Cut(_, to) | Fault::Sever(_, to) => {
                 self.network.mend(victim, to, now);
                 self.network.mend(to, victim, now);
             }
@@ -349,6 +367,19 @@ impl World {
         true
     }
 
+    /// Stops a node's process for a while, each of its shards between its look at the clock and the rest of a turn: what
+    /// comes in meanwhile is taken in by that turn.
+    pub(crate) fn pause_in_turn(&mut self, node: usize, for_ns: u64) -> bool {
+        if !self.nodes[node].is_awake(self.time) {
+            return false;
+        }
+        let clock = self.nodes[node].clock.now(self.time);
+        if let Some(process) = &mut self.nodes[node].process {
+            process.shards.iter_mut().for_each(|running| running.shard.env().earlier.set(Some(clock)));
+        }
+        self.pause(node, for_ns)
+    }
+
     pub(crate) fn resume(&mut self, node: usize, life: u64) {
         let now = self.time;
         if self.nodes[node].life == life && self.nodes[node].is_awake(now) {
@@ -366,6 +397,8 @@ impl World {
             return false;
         }
         let was_running = self.nodes[node].process.is_some();
+        // An empty disk and a file that names nobody else are a new cluster.
+        self.nodes[node].joins |= self.plan.options.voters == 1;
         self.crash(node, End::PowerLost);
         if was_running {
             self.at(self.time + down_ns, Event::Start(node, self.nodes[node].life));
@@ -422,19 +455,13 @@ impl World {
         !open.is_empty()
     }
 
-    /// An operator's message to whoever leads a shard.
-    pub(crate) fn ask_operator(&mut self, shard: usize, action: AdminAction, node: u8) -> bool {
-        let Some(leader) = self.leader(shard) else { return false };
-        let admin = Admin { action: (action as u16).into(), node, padding: [0; 5] };
-        let mut message = Vec::with_capacity(128);
-        // Whoever is added is found somewhere.
-        let found_at = if action == AdminAction::MemberAdd { socket(usize::from(node)) } else { String::new() };
-        frame::put(&mut message, &admin, found_at.as_bytes()).expect("there is room");
-        let parties = [Party::Client(self.clients.len()), Party::Shard(leader, shard, 0)];
-        let connection = self.network.dial(parties, None, self.time);
-        self.operators.insert(connection, message);
-        self.settle_network();
-        true
+    fn reset_between(&mut self, one: usize, other: usize) {
+        let of = |node: usize| move |party: Party| matches!(party, Party::Shard(of, ..) if of == node);
+        for (connection, side) in self.network.open_of(of(one)) {
+            if of(other)(self.network.get(connection).parties[1 - side]) {
+                self.break_connection(connection);
+            }
+        }
     }
 
     /// Whether an operator would restart this node: it says that it cannot go on, or its disk was damaged since its

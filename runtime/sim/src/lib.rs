@@ -27,7 +27,8 @@
 //!
 //! * [`plan`] draws the cluster, its load and the list of faults; [`profile`] has the mixes. Which kinds of faults a seed
 //!   has at all is drawn first.
-//! * [`world`] is the queue of events; [`turns`] and [`faults`] say what each brings about; [`run`] is the order of it all.
+//! * [`world`] is the queue of events; [`turns`], [`faults`] and [`operators`] say what
+//!   each brings about; [`run`] is the order of it all.
 //! * [`env`](mod@env) stands below a shard. [`disk`], [`network`] and [`clock`] are the models; **each begins with its fault
 //!   model**. [`budget`] says what is not done because no correct system survives it.
 //! * [`service`] is what the clusters run, [`client`] who uses it.
@@ -74,8 +75,8 @@
 //!
 //! # What is not modelled
 //!
-//! Snapshots, which the system does not have yet. Changes of membership and questions without a record happen in scripts,
-//! not in mixes. Segments are prepared at once, after a delay; a crash in the middle of that leaves nothing. Two processes of one node never run at once.
+//! Snapshots, which the system does not have yet. Segments are prepared at
+//! once, after a delay; a crash in the middle of that leaves nothing. Two processes of one node never run at once.
 #![forbid(unsafe_code)]
 
 pub mod budget;
@@ -88,6 +89,7 @@ pub mod faults;
 pub mod history;
 pub mod network;
 pub mod node;
+pub mod operators;
 pub mod oracle;
 pub mod panics;
 pub mod plan;

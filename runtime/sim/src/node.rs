@@ -73,6 +73,8 @@ pub struct Node {
     pub ever_damaged: Vec<bool>,
     /// A slot was damaged in this life.
     pub slot_damaged: Vec<bool>,
+    /// Its operator has written `join = true` in its file: it had been the only voter, and its disk was lost.
+    pub joins: bool,
     /// Counts its processes.
     pub life: u64,
     /// Its process.
@@ -137,19 +139,30 @@ pub type Outcome = Result<Started, StartError>;
 /// # Errors
 /// If the replica refuses to start.
 pub fn open(node: usize, shard: usize, options: &Options, clock: &Clock, disk: &mut SimDisk, now: Time) -> Outcome {
-    let marks = evershard_log::Identity { cluster: cluster(), shard: shard_id(shard), node: node_id(node) };
-    start(&mut disk.mount(), &marks, options.durability, clock.now(now).timestamp)
+    start(&mut disk.mount(), &marks(node, shard), options.durability, clock.now(now).timestamp)
 }
 
-/// Makes a shard of what was found.
+/// Whose a disk is.
 #[must_use]
-pub fn make(node: usize, shard: usize, options: &Options, clock: &Clock, started: Started, now: Time) -> Running {
+pub fn marks(node: usize, shard: usize) -> evershard_log::Identity {
+    evershard_log::Identity { cluster: cluster(), shard: shard_id(shard), node: node_id(node) }
+}
+
+/// Makes a shard of what was found; `joins` is what the operator has written in the node's file.
+#[must_use]
+pub fn make(
+    node: usize,
+    shard: usize,
+    joins: bool,
+    options: &Options,
+    clock: &Clock,
+    started: Started,
+    now: Time,
+) -> Running {
     let probe = Probe::default();
-    let joins = node >= options.voters;
-    // What its file names: whoever joins names itself besides.
-    let named = (0..options.voters).map(node_id).chain(joins.then(|| node_id(node)));
-    let addresses = (0..options.voters.max(node + 1))
-        .map(|other| (other < options.voters || other == node).then(|| Arc::from(address(other))));
+    let nodes = options.nodes;
+    let joins = joins || node >= options.voters;
+    let members = if joins { 0..0 } else { 0..options.voters };
     let salt = started.slot.incarnation.0 ^ (node as u64) << 32;
     let core = Core::new(CoreParts {
         identity: Identity {
@@ -163,15 +176,15 @@ pub fn make(node: usize, shard: usize, options: &Options, clock: &Clock, started
             session_timeout_ns: options.session_timeout_ns,
             prefer_leaders: options.prefer_leaders,
         },
-        members: (0..options.voters).map(node_id).filter(|_| !joins).collect(),
-        configured: named.collect(),
+        members: members.map(node_id).collect(),
+        configured: (0..nodes).map(node_id).collect(),
         timing: options.timing,
         segment_size: options.segment_size,
         tail_size: options.tail_size,
         inflight_size_max: options.inflight_size_max,
         started,
         service: KeyValue::new(Probe::clone(&probe), salt),
-        addresses: addresses.collect(),
+        addresses: (0..nodes).map(|node| Some(Arc::from(address(node)))).collect(),
         shards: u16::try_from(options.shards).expect("few shards"),
         now: clock.now(now),
     });

@@ -21,7 +21,7 @@ pub const MS: u64 = 1_000_000;
 pub struct Options {
     /// Nodes.
     pub nodes: usize,
-    /// So many of them are voters from the start; the others join when an operator adds them.
+    /// Voters at first: nodes beyond them belong to no shard until an operator adds them.
     pub voters: usize,
     /// Shards of each.
     pub shards: usize,
@@ -53,6 +53,10 @@ pub struct Options {
     pub large_per_mille: u64,
     /// In a thousand: sessions closed after a command and opened anew.
     pub close_per_mille: u64,
+    /// Questions of each client.
+    pub questions: u64,
+    /// Pause between two of them: up to this.
+    pub question_ns: u64,
     /// Latency of the network: fixed part and jitter.
     pub latency_ns: (u64, u64),
     /// Bytes per microsecond of every link.
@@ -95,12 +99,16 @@ pub enum Fault {
     Stop(Who),
     /// SIGSTOP.
     Pause(Who),
+    /// SIGSTOP in the middle of a turn, between its look at the clock and its look at what has come in.
+    PauseInTurn(Who),
     /// The node is killed and comes back with an empty disk.
     Wipe(Who),
     /// Nothing arrives from one node at another.
     CutOneWay(Who, usize),
     /// Nothing arrives between two nodes.
     Cut(Who, usize),
+    /// The connections between two nodes are reset, and nothing arrives between them.
+    Sever(Who, usize),
     /// A node neither hears nor is heard; clients are cut off too if true.
     Isolate(Who, bool),
     /// All of a node's connections are reset.
@@ -139,6 +147,12 @@ pub enum Fault {
     Transfer(usize, usize),
     /// An operator asks for a digest.
     Digest(usize),
+    /// An operator adds a node to a shard, this one or the next that is no member.
+    MemberAdd(usize, usize),
+    /// An operator makes a learner a voter, this one or the next that is a learner.
+    MemberPromote(usize, usize),
+    /// An operator removes a node from a shard.
+    MemberRemove(usize, Who),
 }
 
 impl Fault {
@@ -151,9 +165,11 @@ impl Fault {
             Self::Blackout => "blackout",
             Self::Stop(_) => "stop",
             Self::Pause(_) => "pause",
+            Self::PauseInTurn(_) => "pause-in-turn",
             Self::Wipe(_) => "wipe",
             Self::CutOneWay(..) => "cut-one-way",
             Self::Cut(..) => "cut",
+            Self::Sever(..) => "sever",
             Self::Isolate(..) => "isolate",
             Self::Reset(_) => "reset",
             Self::ResetClient(_) => "reset-client",
@@ -173,6 +189,9 @@ impl Fault {
             Self::ClockJump(..) => "clock-jump",
             Self::Transfer(..) => "transfer",
             Self::Digest(_) => "digest",
+            Self::MemberAdd(..) => "member-add",
+            Self::MemberPromote(..) => "member-promote",
+            Self::MemberRemove(..) => "member-remove",
         }
     }
 }
@@ -275,6 +294,8 @@ fn options(seed: u64, profile: &Profile) -> Options {
         offset_ns: random.pick(&[0, 1, 3_600_000]) * 1_000_000,
         duration_ns: random.between(2500, 7000) * MS,
         slow_blocks_ns: random.pick(&[0, 0, 0, 0, 0, 0, 40, 300]) * MS,
+        questions: 0,
+        question_ns: 0,
     };
     if slow_disk {
         options.disk_ns = (5_000_000, 60_000_000);
@@ -282,6 +303,33 @@ fn options(seed: u64, profile: &Profile) -> Options {
     if let Some(duration) = profile.duration_ns {
         options.duration_ns = duration;
     }
+    grow(&mut Random::stream(seed, "members"), profile, &mut options);
+    ask(&mut Random::stream(seed, "reading"), profile, &mut options);
     (profile.adjust)(&mut options);
+    options.timing.lease_ns = lease(&mut Random::stream(seed, "lease"), profile, &options.timing);
     options
+}
+
+/// Some more nodes that may join. Only where acknowledgements wait for the disk: see [`crate::budget`].
+fn grow(random: &mut Random, profile: &Profile, options: &mut Options) {
+    if options.durability == Durability::Durable && random.chance(profile.growing_per_mille) {
+        (options.voters, options.nodes) = random.pick(&[(1, 3), (3, 4), (3, 4), (3, 5), (3, 6), (4, 5), (5, 5)]);
+    }
+}
+
+fn ask(random: &mut Random, profile: &Profile, options: &mut Options) {
+    if random.chance(profile.asking_per_mille) {
+        options.questions = random.between(5, 100);
+        options.question_ns = random.pick(&[5, 40, 120, 300]) * MS;
+    }
+}
+
+fn lease(random: &mut Random, profile: &Profile, timing: &Timing) -> u64 {
+    let length = random.between(1, timing.election_min_ns);
+    let longest = random.chance(500);
+    match random.chance(profile.lease_per_mille) {
+        false => 0,
+        true if longest => timing.election_min_ns,
+        true => length,
+    }
 }

@@ -70,6 +70,12 @@ pub struct Profile {
     pub durability: Option<Durability>,
     /// In a thousand: more seeds with slow disks.
     pub slow_disk_per_mille: u64,
+    /// In a thousand: seeds with nodes that may join, where durability allows it.
+    pub growing_per_mille: u64,
+    /// In a thousand: seeds whose clients ask questions.
+    pub asking_per_mille: u64,
+    /// In a thousand: seeds with leases.
+    pub lease_per_mille: u64,
     /// Duration, if not drawn.
     pub duration_ns: Option<u64>,
     /// The last word on the options.
@@ -128,6 +134,7 @@ pub fn standard() -> Profile {
             share(5, (20, 1500), |draw| Fault::Stop(draw.who())),
             share(5, (20, 2000), |draw| Fault::Pause(draw.who())),
             share(1, (5000, 30_000), |draw| Fault::Pause(draw.who())),
+            share(3, (20, 1000), |draw| Fault::PauseInTurn(draw.who())),
             share(2, (50, 1000), |draw| Fault::Wipe(draw.who())),
             share(5, (50, 2500), |draw| Fault::CutOneWay(draw.who(), draw.node())),
             share(5, (50, 2500), |draw| Fault::Cut(draw.who(), draw.node())),
@@ -150,6 +157,9 @@ pub fn standard() -> Profile {
             share(4, (1, 1), |draw| Fault::ClockJump(draw.who(), jump(draw.random))),
             share(4, (1, 1), |draw| Fault::Transfer(draw.shard(), draw.node())),
             share(2, (1, 1), |draw| Fault::Digest(draw.shard())),
+            share(4, (1, 1), |draw| Fault::MemberAdd(draw.shard(), draw.node())),
+            share(4, (1, 1), |draw| Fault::MemberPromote(draw.shard(), draw.node())),
+            share(4, (1, 1), |draw| Fault::MemberRemove(draw.shard(), draw.who())),
         ],
         off_per_mille: 450,
         every_ms: (60, 1200),
@@ -157,6 +167,9 @@ pub fn standard() -> Profile {
         shards: None,
         durability: None,
         slow_disk_per_mille: 0,
+        growing_per_mille: 300,
+        asking_per_mille: 500,
+        lease_per_mille: 200,
         duration_ns: None,
         adjust: |_| {},
     }
@@ -205,6 +218,7 @@ pub fn figure_eight() -> Profile {
                 lease_ns: 0,
             };
         },
+        growing_per_mille: 0,
         ..standard()
     }
 }
@@ -237,6 +251,7 @@ pub fn elections() -> Profile {
             };
             options.latency_ns = (200_000, 3_000_000);
         },
+        growing_per_mille: 0,
         ..standard()
     }
 }
@@ -258,6 +273,7 @@ pub fn blackouts() -> Profile {
         durability: Some(Durability::Durable),
         slow_disk_per_mille: 500,
         adjust: |options| options.think_ns = 10 * MS,
+        growing_per_mille: 0,
         ..standard()
     }
 }
@@ -283,6 +299,7 @@ pub fn damage() -> Profile {
         every_ms: (60, 400),
         nodes: Some(3),
         adjust: |options| options.think_ns = 20 * MS,
+        growing_per_mille: 0,
         ..standard()
     }
 }
@@ -319,6 +336,79 @@ pub fn overwrites() -> Profile {
                 lease_ns: 0,
             };
         },
+        growing_per_mille: 0,
+        ..standard()
+    }
+}
+
+/// Leaders that are replaced unawares, or that hand over, while everybody asks: cut off from the others but not from
+/// clients, stopped in the middle of a turn, with slow and broken links at the moment of a transfer.
+#[must_use]
+pub fn reads() -> Profile {
+    Profile {
+        name: "reads",
+        shares: vec![
+            share(10, (60, 900), |draw| Fault::Isolate(draw.leader(), false)),
+            share(6, (40, 600), |draw| Fault::Cut(draw.leader(), draw.node())),
+            share(6, (40, 600), |draw| Fault::Sever(draw.leader(), draw.node())),
+            share(6, (40, 400), |draw| Fault::SlowLink(draw.who(), draw.node(), draw.random.between(5, 100) * MS)),
+            share(12, (1, 1), |draw| Fault::Transfer(draw.shard(), draw.node())),
+            share(8, (20, 500), |draw| Fault::PauseInTurn(draw.who())),
+            share(4, (20, 500), |draw| Fault::Pause(draw.who())),
+            share(3, (20, 300), |draw| Fault::Kill(draw.who())),
+            share(2, (20, 300), |draw| Fault::PowerLoss(draw.who())),
+            share(2, (1, 1), |draw| Fault::Reset(draw.who())),
+        ],
+        off_per_mille: 250,
+        every_ms: (15, 200),
+        nodes: Some(3),
+        shards: Some(1),
+        asking_per_mille: 1000,
+        lease_per_mille: 700,
+        adjust: |options| {
+            options.clients = 3;
+            options.commands = 150;
+            options.think_ns = 20 * MS;
+            options.questions = 300;
+            options.question_ns = 10 * MS;
+            options.duration_ns = 3500 * MS;
+        },
+        growing_per_mille: 0,
+        ..standard()
+    }
+}
+
+/// Members come, become voters and go, one after the other, while leaders fall and links break.
+#[must_use]
+pub fn members() -> Profile {
+    Profile {
+        name: "members",
+        shares: vec![
+            share(10, (1, 1), |draw| Fault::MemberAdd(draw.shard(), draw.node())),
+            share(14, (1, 1), |draw| Fault::MemberPromote(draw.shard(), draw.node())),
+            share(12, (1, 1), |draw| Fault::MemberRemove(draw.shard(), draw.who())),
+            share(8, (30, 700), |draw| Fault::Isolate(draw.leader(), false)),
+            share(6, (30, 900), |draw| Fault::Isolate(Who::Node(draw.node()), false)),
+            share(8, (30, 700), |draw| Fault::Cut(draw.leader(), draw.node())),
+            share(4, (30, 700), |draw| Fault::CutOneWay(draw.leader(), draw.node())),
+            share(6, (20, 500), |draw| Fault::PowerLoss(draw.who())),
+            share(4, (20, 500), |draw| Fault::Kill(draw.who())),
+            share(2, (20, 500), |_| Fault::Blackout),
+            share(3, (20, 500), |draw| Fault::Pause(draw.who())),
+            share(3, (1, 1), |draw| Fault::Transfer(draw.shard(), draw.node())),
+            share(2, (20, 500), |draw| Fault::DiskStall(draw.who())),
+            share(2, (20, 400), |draw| Fault::Wipe(draw.who())),
+        ],
+        off_per_mille: 200,
+        every_ms: (20, 150),
+        shards: Some(1),
+        durability: Some(Durability::Durable),
+        growing_per_mille: 1000,
+        adjust: |options| {
+            options.clients = 2;
+            options.think_ns = 20 * MS;
+            options.duration_ns = 4000 * MS;
+        },
         ..standard()
     }
 }
@@ -326,11 +416,18 @@ pub fn overwrites() -> Profile {
 /// All mixes.
 #[must_use]
 pub fn all() -> Vec<Profile> {
-    vec![standard(), figure_eight(), elections(), blackouts(), damage(), overwrites()]
+    vec![standard(), figure_eight(), elections(), blackouts(), damage(), overwrites(), reads(), members()]
 }
 
 /// No faults at all: for scripts.
 #[must_use]
 pub fn calm() -> Profile {
-    Profile { name: "calm", shares: Vec::new(), ..standard() }
+    Profile {
+        name: "calm",
+        shares: Vec::new(),
+        growing_per_mille: 0,
+        asking_per_mille: 0,
+        lease_per_mille: 0,
+        ..standard()
+    }
 }

@@ -24,6 +24,7 @@ pub fn summary(stats: &Stats, elapsed: Duration) -> String {
         ("turns of shards", stats.turns.to_string()),
         ("commands applied", stats.commands.to_string()),
         ("replies checked", stats.replies.to_string()),
+        ("answers checked", stats.answers.to_string()),
         ("sessions", stats.sessions.to_string()),
         ("leaders elected", stats.elections.to_string()),
         ("processes started", stats.starts.to_string()),

@@ -3,7 +3,7 @@
 use evershard_protocol::bugs::{self, Bug};
 
 use crate::node::node_id;
-use crate::oracle::convergence::{BOUND_NS, digest, obstacle};
+use crate::oracle::convergence::{BOUND_NS, digest, leader, obstacle};
 use crate::oracle::{Violation, linear};
 use crate::plan::{MS, Plan};
 use crate::stats::Stats;
@@ -53,6 +53,7 @@ pub fn run(plan: &Plan, bug: Option<Bug>, words: Words) -> Report {
     stats.virtual_ns = world.time;
     for oracle in &world.oracles {
         stats.replies += oracle.replies.count;
+        stats.answers += oracle.reads.count;
         stats.commands += oracle.log.replay.commands() as u64;
         stats.elections += oracle.leaders.count() as u64;
         stats.bytes += oracle.committed().0;
@@ -111,25 +112,27 @@ fn unsettled(world: &World) -> Option<String> {
 /// [`Violation`].
 pub fn conclude(world: &mut World) -> Result<(), Violation> {
     for shard in 0..world.plan.options.shards {
-        let leader = world.leader(shard).and_then(|leader| world.nodes[leader].core(shard));
-        let members = leader.map(|core| core.raft().members()).unwrap_or_default();
         let digests: Vec<_> = world
             .cores(shard)
             .iter()
             .enumerate()
-            .filter(|(node, _)| members.contains(node_id(*node)))
             .filter_map(|(node, core)| core.map(|core| (node, core.replica().applied, digest(core))))
             .collect();
+        let members = leader(&world.cores(shard)).map(|leader| leader.raft().members()).unwrap_or_default();
         let oracle = &mut world.oracles[shard];
         for (node, applied, digest) in digests {
             oracle.services.compare_digest(node, applied, digest)?;
-            if applied < oracle.committed() {
+            if applied < oracle.committed() && members.contains(node_id(node)) {
                 let what = format!("{} was committed, and at the end n{node} has {applied}", oracle.committed());
                 return Violation::of("reply-lost", what);
             }
         }
         if oracle.replies.unverified() > 0 {
             return Violation::of("reply-lost", format!("{} replies have no record", oracle.replies.unverified()));
+        }
+        if oracle.reads.unverified() > 0 {
+            let what = format!("{} answers are from states that nobody committed", oracle.reads.unverified());
+            return Violation::of("read-wrong", what);
         }
         linear::search(&world.history, shard)?;
     }

@@ -119,6 +119,11 @@ impl Script {
         assert!(self.world.pause(node, ms * MS), "a node that runs can be paused");
     }
 
+    /// SIGSTOP, between a turn's look at the clock and its look at what has come in.
+    pub fn pause_in_turn(&mut self, node: usize, ms: u64) {
+        assert!(self.world.pause_in_turn(node, ms * MS), "a node that runs can be paused");
+    }
+
     /// From one node nothing arrives at another.
     pub fn partition(&mut self, from: usize, to: usize) {
         self.world.network.cut(from, to);

@@ -15,6 +15,8 @@ pub struct Stats {
     pub turns: u64,
     /// Replies that clients were given.
     pub replies: u64,
+    /// Answers to questions.
+    pub answers: u64,
     /// Commands that took effect.
     pub commands: u64,
     /// Terms that had a leader.
@@ -39,6 +41,7 @@ impl Stats {
         self.events += other.events;
         self.turns += other.turns;
         self.replies += other.replies;
+        self.answers += other.answers;
         self.commands += other.commands;
         self.elections += other.elections;
         self.starts += other.starts;

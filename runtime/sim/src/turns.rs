@@ -10,9 +10,10 @@ use crate::disk::{Completed, Target, WriteFault};
 use crate::env::{Action, Happened};
 use crate::history::{Answered, Operation, Replied};
 use crate::network::{Arrival, Party, Reminder, State};
-use crate::node::Node;
+use crate::node::{Node, marks};
 use crate::oracle::Violation;
 use crate::oracle::damage::check_halt;
+use crate::oracle::memberships::check_votes;
 use crate::panics;
 use crate::service::{Command, Seen};
 use crate::trace::CLIENTS;
@@ -80,6 +81,7 @@ impl World {
         let Node { process, disks, damaged, .. } = &mut self.nodes[node];
         let running = &mut process.as_mut().expect("it just had a turn").shards[shard];
         let oracle = &mut self.oracles[shard];
+        let led = oracle.leaders.count();
         let stopped = match outcome {
             Ok(stopped) => stopped,
             Err(said) => {
@@ -111,7 +113,22 @@ impl World {
         for notice in notices {
             self.trace.say(now, node, shard, || format!("says {notice:?}"));
         }
+        if self.oracles[shard].leaders.count() > led {
+            self.check_votes(node, shard)?;
+        }
         Ok(stopped)
+    }
+
+    /// Somebody was elected: by whom, as far as the disks know? One that was ever damaged may have forgotten.
+    fn check_votes(&self, node: usize, shard: usize) -> Result<(), Violation> {
+        let vote_of = |(index, node): (usize, &Node)| {
+            let marks = marks(index, shard);
+            let remembers = !node.ever_damaged[shard];
+            remembers.then(|| node.disks[shard].vote(&marks).unwrap_or_default())
+        };
+        let votes: Vec<_> = self.nodes.iter().enumerate().map(vote_of).collect();
+        let core = self.nodes[node].core(shard).expect("it just had a turn");
+        check_votes(node, core, &votes)
     }
 
     /// Does what a shard wants done.
@@ -430,10 +447,11 @@ impl World {
         let shard = clients[client].shard;
         let before = clients[client].connection;
         let invoked_after = oracles[shard].replies.latest();
+        let committed = oracles[shard].committed();
         let mut issue = |command: Command, request: RequestNumber| {
             invoke(&mut history.operations, client, shard, now, invoked_after, command, request)
         };
-        let outcome = panics::watch(|| clients[client].poll(now, &mut issue));
+        let outcome = panics::watch(|| clients[client].poll(now, committed, &mut issue));
         let (polled, told) = match outcome {
             Ok(polled) => polled,
             Err(said) => return Violation::of("panic", format!("client {client}: {said}")),
@@ -487,13 +505,13 @@ impl World {
                     });
                 }
                 Told::Frame { .. } => {}
-                Told::Answer { position, status, payload, .. } => {
-                    self.trace.fold(&[now, client as u64, position.0]);
+                Told::Answer { key, after, position, status, payload } => {
+                    self.trace.fold(&[now, client as u64, u64::from(*key), position.0]);
                     let value = payload.first_chunk().map(|word| u64::from_le_bytes(*word));
-                    self.trace.say(now, CLIENTS + client, shard, || {
-                        format!("is told {value:?} from the state at {position}, {status:?}")
-                    });
                     self.history.answers.push(Answered { client, time: now, position: *position, value });
+                    self.trace.say(now, CLIENTS + client, shard, || {
+                        format!("key {key}, asked for after {after}, was read at {position}: {status:?}")
+                    });
                 }
                 Told::Linked => self.trace.say(now, CLIENTS + client, shard, || "is welcome".to_owned()),
                 Told::Ended(error) => {
@@ -512,6 +530,7 @@ impl World {
             }
             let oracle = &mut self.oracles[shard];
             oracle.replies.on_told(&one, invoked_after, &oracle.log.replay)?;
+            oracle.reads.on_told(&one, &oracle.log.replay)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use evershard_consensus::Durability;
 use evershard_log::{SegmentHeader, SegmentNumber};
 use evershard_node::core::Core;
 use evershard_node::env::ReadRequest;
-use evershard_protocol::{NodeId, Position};
+use evershard_protocol::{Membership, NodeId, Position};
 use evershard_sys::buffer::AlignedBuffer;
 
 use crate::budget::Budget;
@@ -153,8 +153,8 @@ impl World {
             client_wakes: vec![None; clients.len()],
             clients,
             network: Network::new(sites, links, Random::stream(seed, "network")),
-            oracles: (0..options.shards).map(|_| ShardOracle::new(options.nodes)).collect(),
-            budget: Budget::new(options.nodes, options.durability == Durability::Replicated),
+            oracles: (0..options.shards).map(|_| ShardOracle::new(options.nodes, options.voters)).collect(),
+            budget: Budget::new(options.nodes, options.voters, options.durability == Durability::Replicated),
             history: History::default(),
             trace: Trace::default(),
             stats: Stats::default(),
@@ -256,7 +256,7 @@ impl World {
         let options = self.plan.options.clone();
         let mut shards = Vec::new();
         for shard in 0..options.shards {
-            let Node { clock, disks, damaged, ever_damaged, .. } = &mut self.nodes[node];
+            let Node { clock, disks, damaged, ever_damaged, joins, .. } = &mut self.nodes[node];
             let (disk, now) = (&mut disks[shard], self.time);
             let opened = panics::watch(|| node::open(node, shard, &options, clock, disk, now));
             let outcome = match opened {
@@ -272,7 +272,7 @@ impl World {
                 let hard = started.restored.hard;
                 format!("starts with a log up to {end} ({verdict:?}), {:?}, {:?}", hard.term, hard.standing)
             });
-            let made = panics::watch(|| node::make(node, shard, &options, clock, started, now));
+            let made = panics::watch(|| node::make(node, shard, *joins, &options, clock, started, now));
             match made {
                 Ok(running) => shards.push(running),
                 Err(said) => return Violation::of("panic", format!("n{node} at its start: {said}")),
@@ -328,6 +328,25 @@ impl World {
         self.nodes.iter().map(|node| node.core(shard)).collect()
     }
 
+    /// The configurations in force: of each shard the last that is committed, and later ones that a running replica has.
+    #[must_use]
+    pub fn configurations(&self) -> Vec<Membership> {
+        let mut found = Vec::new();
+        for (shard, oracle) in self.oracles.iter().enumerate() {
+            let (position, committed) = oracle.log.replay.membership();
+            found.push(committed);
+            for core in self.nodes.iter().filter_map(|node| node.core(shard)) {
+                let raft = core.raft();
+                if raft.membership_position() > position {
+                    found.push(raft.membership_at(raft.last()));
+                }
+            }
+        }
+        found.sort_unstable_by_key(|one| (one.voters, one.outgoing, one.learners));
+        found.dedup();
+        found
+    }
+
     /// What is committed on each shard, as far as is known.
     #[must_use]
     pub fn committed(&self) -> Vec<Position> {
@@ -336,6 +355,7 @@ impl World {
 
     /// Brings the budget up to date.
     pub(crate) fn examine(&mut self) {
+        self.budget.set_configurations(self.configurations());
         let committed = self.committed();
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
@@ -370,6 +390,7 @@ fn new_node(seed: u64, index: usize, plan: &Plan) -> Node {
         damaged: vec![false; options.shards],
         ever_damaged: vec![false; options.shards],
         slot_damaged: vec![false; options.shards],
+        joins: false,
         life: 0,
         process: None,
     }

@@ -1,5 +1,6 @@
-//! `stuck`: when all trouble is over there is a leader, every client's requests are answered, and the replicas of all members
-//! hold, have applied and have on disk the same log, within [`BOUND_NS`] of the run's time.
+//! `stuck`: when all trouble is over there is a leader, every client's requests are answered, no configuration is joint,
+//! and all members of the leader's configuration hold, have applied and have on disk the same log, within [`BOUND_NS`] of
+//! the run's time. Who was removed or never added is excused.
 
 use evershard_consensus::Role;
 use evershard_node::core::Core;
@@ -14,8 +15,7 @@ pub const BOUND_NS: u64 = 30_000_000_000;
 /// What keeps the replicas of one shard from being the same, if anything does. `None` for a node that is down.
 #[must_use]
 pub fn obstacle(shard: usize, cores: &[Option<&Core<KeyValue>>]) -> Option<String> {
-    let leader = cores.iter().flatten().find(|core| core.raft().admits());
-    let Some(leader) = leader else {
+    let Some(leader) = leader(cores) else {
         return Some(format!("shard {shard} has no leader that admits commands: {}", picture(cores)));
     };
     let end = leader.tail().end();
@@ -29,11 +29,20 @@ pub fn obstacle(shard: usize, cores: &[Option<&Core<KeyValue>>]) -> Option<Strin
             && core.disk().durable() == end
             && core.replica().halted.is_none()
     };
-    // Whoever does not belong to the shard holds what it once heard.
-    let members = leader.raft().members();
-    let mut asked = cores.iter().enumerate().filter(|(node, _)| members.contains(node_id(*node)));
-    let all = !leader.raft().membership().is_joint() && asked.all(|(_, core)| core.is_some_and(alike));
+    let membership = leader.raft().membership();
+    if membership.is_joint() {
+        return Some(format!("shard {shard} has a joint configuration, {membership}: {}", picture(cores)));
+    }
+    let excused = |node: usize| !membership.everybody().contains(node_id(node));
+    let all = cores.iter().enumerate().all(|(node, core)| excused(node) || core.is_some_and(alike));
     (!all).then(|| format!("the replicas of shard {shard} are not alike: {}", picture(cores)))
+}
+
+/// The leader of the highest term that admits commands.
+#[must_use]
+pub fn leader<'a>(cores: &[Option<&'a Core<KeyValue>>]) -> Option<&'a Core<KeyValue>> {
+    let admitting = cores.iter().flatten().filter(|core| core.raft().admits());
+    admitting.max_by_key(|core| core.raft().term()).copied()
 }
 
 /// One line about all replicas.
@@ -44,11 +53,12 @@ pub fn picture(cores: &[Option<&Core<KeyValue>>]) -> String {
         parts.push(core.map_or(format!("n{node} is down"), |core| {
             let raft = core.raft();
             format!(
-                "n{node} {:?} {:?} of {:?}, {:?}: applied {} committed {} durable {} appended {}{}{}",
+                "n{node} {:?} {:?} of {:?}, {:?}, {}: applied {} committed {} durable {} appended {}{}{}",
                 raft.role(),
                 raft.term(),
                 raft.leader(),
                 raft.standing(),
+                raft.membership(),
                 core.replica().applied,
                 raft.commit(),
                 core.disk().durable(),

@@ -3,7 +3,7 @@
 
 use evershard_node::core::Core;
 use evershard_node::env::{ReadPurpose, ReadRequest};
-use evershard_protocol::Position;
+use evershard_protocol::{NodeSet, Position};
 
 use crate::disk::SimDisk;
 use crate::oracle::Violation;
@@ -22,8 +22,8 @@ pub struct CommittedLog {
 impl CommittedLog {
     /// Nothing is committed.
     #[must_use]
-    pub fn new(nodes: usize) -> Self {
-        Self { bytes: Vec::new(), compared: vec![Position::ZERO; nodes], replay: Replay::default() }
+    pub fn new(nodes: usize, voters: NodeSet) -> Self {
+        Self { bytes: Vec::new(), compared: vec![Position::ZERO; nodes], replay: Replay::new(voters) }
     }
 
     /// Where it ends, as far as is known.

@@ -5,6 +5,8 @@
 //! |---|---|---|
 //! | `two-leaders` | a term has one leader | [`leaders`] |
 //! | `leader-lacks` | a leader has everything committed in earlier terms | [`leaders`] |
+//! | `membership` | configurations change one legal step at a time, each after the last is committed; leaders are voters | [`memberships`] |
+//! | `few-votes` | a leader has the votes of a majority, of both while its configuration is joint | [`memberships`] |
 //! | `log-differs` | what one replica holds for committed every other does, byte for byte | [`log`] |
 //! | `log-malformed` | what is committed is whole records, in order, of terms that do not go back | [`replay`] |
 //! | `record-time` | record time does not go back along the log | [`replay`] |
@@ -13,6 +15,8 @@
 //! | `digests-differ` | equal positions, equal digests of everything replicated | [`service`] |
 //! | `position-back`, `position-order`, `durable-back` | applied <= committed <= appended, durable <= appended, none goes back | [`positions`] |
 //! | `reply-wrong`, `reply-lost`, `reply-changed` | a reply is that of the committed record, and stays so | [`replies`] |
+//! | `stale-read` | an answer has all that was committed when its question was first asked | [`reads`] |
+//! | `read-wrong` | it is the model's at exactly the position that it names | [`reads`] |
 //! | `real-time` | who asks after an answer is behind it in the log | [`replies`] |
 //! | `stale-read` | an answer without a record has all that was told before it was asked | [`replies`] |
 //! | `not-linearizable` | an independent search agrees, key by key | [`linear`] |
@@ -28,7 +32,9 @@ pub mod damage;
 pub mod leaders;
 pub mod linear;
 pub mod log;
+pub mod memberships;
 pub mod positions;
+pub mod reads;
 pub mod replay;
 pub mod replies;
 pub mod service;
@@ -37,6 +43,7 @@ use evershard_node::core::Core;
 use evershard_protocol::Position;
 
 use crate::disk::SimDisk;
+use crate::node::node_id;
 use crate::service::{KeyValue, Seen};
 
 /// A rule was broken.
@@ -61,24 +68,30 @@ pub struct ShardOracle {
     pub log: log::CommittedLog,
     /// Who led when.
     pub leaders: leaders::Leaders,
+    /// Who changed the configuration.
+    pub memberships: memberships::Memberships,
     /// How far each replica was.
     pub positions: positions::Positions,
     /// What the services did.
     pub services: service::Services,
     /// What clients were told.
     pub replies: replies::Replies,
+    /// What questions were answered.
+    pub reads: reads::Reads,
 }
 
 impl ShardOracle {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(nodes: usize) -> Self {
+    pub fn new(nodes: usize, voters: usize) -> Self {
         Self {
-            log: log::CommittedLog::new(nodes),
+            log: log::CommittedLog::new(nodes, (0..voters).map(node_id).collect()),
+            memberships: memberships::Memberships::new(nodes),
             leaders: leaders::Leaders::default(),
             positions: positions::Positions::new(nodes),
             services: service::Services::new(nodes),
             replies: replies::Replies::default(),
+            reads: reads::Reads::default(),
         }
     }
 
@@ -108,9 +121,11 @@ impl ShardOracle {
         self.positions.check(node, core)?;
         self.log.advance(node, core, disk)?;
         self.leaders.check(node, core, &self.log)?;
+        self.memberships.check(node, core)?;
         self.services.check(node, seen, &self.log.replay)?;
         self.services.check_digest(node, core)?;
         self.replies.settle(&self.log.replay)?;
+        self.reads.settle(&self.log.replay)?;
         core.raft().check_invariants();
         Ok(())
     }

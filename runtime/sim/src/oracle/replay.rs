@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 
 use evershard_protocol::record::{Kind, Record};
-use evershard_protocol::{Position, RequestNumber, SessionId, Term, Timestamp};
+use evershard_protocol::{Membership, NodeSet, Position, RequestNumber, SessionId, Term, Timestamp};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::oracle::Violation;
+use crate::oracle::{Violation, memberships};
 use crate::service::{ABSENT, Command, state_digest, weight};
 
 /// What a record did.
@@ -27,6 +27,8 @@ pub struct Effect {
     pub reply_hash: u64,
     /// Digest of the service's state afterwards.
     pub digest: u64,
+    /// Calls of the service up to and with this one.
+    pub calls: u64,
 }
 
 /// The meaning of a committed log.
@@ -38,8 +40,14 @@ pub struct Replay {
     terms: BTreeMap<Term, Position>,
     /// Sessions that are open, with their last request.
     sessions: BTreeMap<SessionId, u64>,
+    /// The configuration, and where its record ends; 0 if it is the first.
+    membership: (Position, Membership),
     timers: BTreeMap<u64, Timestamp>,
     values: [Option<u64>; 256],
+    /// What each key came to hold, and with which record.
+    changes: BTreeMap<u8, Vec<(Position, Option<u64>)>>,
+    /// The record that is gone through.
+    position: Position,
     calls: u64,
     effects: BTreeMap<Position, Effect>,
     /// Where each request took effect.
@@ -56,8 +64,11 @@ impl Default for Replay {
             time: Timestamp(0),
             terms: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            membership: (Position::ZERO, Membership::default()),
             timers: BTreeMap::new(),
             values: [None; 256],
+            changes: BTreeMap::new(),
+            position: Position::ZERO,
             calls: 0,
             effects: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -67,6 +78,18 @@ impl Default for Replay {
 }
 
 impl Replay {
+    /// Nothing is committed; these nodes decide.
+    #[must_use]
+    pub fn new(voters: NodeSet) -> Self {
+        Self { membership: (Position::ZERO, Membership::of_voters(voters)), ..Self::default() }
+    }
+
+    /// The committed configuration, and where its record ends; 0 if it is the first.
+    #[must_use]
+    pub fn membership(&self) -> (Position, Membership) {
+        self.membership
+    }
+
     /// Goes through what is new in the log.
     pub(super) fn run(&mut self, log: &[u8]) -> Result<(), Violation> {
         while self.end < log.len() {
@@ -102,6 +125,16 @@ impl Replay {
         self.requests.get(&(session, request)).copied()
     }
 
+    /// What a question is to be answered from the state at `position`: the key's value, and the calls so far.
+    #[must_use]
+    pub fn answer_at(&self, position: Position, key: u8) -> [u64; 2] {
+        let changes = self.changes.get(&key).map_or(&[][..], Vec::as_slice);
+        let behind = changes.partition_point(|(at, _)| *at <= position);
+        let value = behind.checked_sub(1).and_then(|last| changes[last].1);
+        let calls = self.effects.range(..=position).next_back().map_or(0, |(_, effect)| effect.calls);
+        [value.unwrap_or(ABSENT), calls]
+    }
+
     /// Where the log ends, as far as it was gone through.
     #[must_use]
     pub fn end(&self) -> Position {
@@ -133,6 +166,7 @@ impl Replay {
         }
         self.term = header.term;
         self.time = header.timestamp;
+        self.position = position;
         match Kind::from_number(header.kind) {
             Some(Kind::Command | Kind::Refusal) => self.request(record),
             Some(Kind::SessionOpen) => {
@@ -147,7 +181,15 @@ impl Replay {
                 self.fire(record);
                 Ok(())
             }
-            Some(Kind::TermStart | Kind::Note | Kind::Digest | Kind::Membership) => Ok(()),
+            Some(Kind::Membership) => {
+                let Some(next) = Membership::decode(record.payload, |_, _| {}) else {
+                    return Violation::of("log-malformed", format!("no configuration at {position}"));
+                };
+                memberships::check_step(self.membership, next)?;
+                self.membership = (position, next);
+                Ok(())
+            }
+            Some(Kind::TermStart | Kind::Note | Kind::Digest) => Ok(()),
             other => Violation::of("log-malformed", format!("a record of kind {other:?} at {position}")),
         }
     }
@@ -180,7 +222,7 @@ impl Replay {
         let (Ok(timer), Ok(deadline)) = (word(0), word(8)) else { return };
         if self.timers.get(&timer) == Some(&Timestamp(deadline)) {
             self.timers.remove(&timer);
-            self.values[usize::from(key(timer))] = None;
+            self.set(key(timer), None);
             self.calls += 1;
             self.note(record, SessionId(0), RequestNumber(0), Vec::new());
         }
@@ -190,9 +232,20 @@ impl Replay {
         let held = self.values.iter().enumerate();
         let sum = held
             .fold(0_u64, |sum, (at, value)| value.map_or(sum, |value| sum.wrapping_add(weight(key(at as u64), value))));
-        let effect =
-            Effect { session, request, reply_hash: xxh3_64(&reply), reply, digest: state_digest(sum, self.calls) };
+        let effect = Effect {
+            session,
+            request,
+            reply_hash: xxh3_64(&reply),
+            reply,
+            digest: state_digest(sum, self.calls),
+            calls: self.calls,
+        };
         self.effects.insert(record.header.position, effect);
+    }
+
+    fn set(&mut self, key: u8, value: Option<u64>) -> Option<u64> {
+        self.changes.entry(key).or_default().push((self.position, value));
+        std::mem::replace(&mut self.values[usize::from(key)], value)
     }
 
     fn execute(&mut self, bytes: &[u8]) -> Vec<u8> {
@@ -201,24 +254,24 @@ impl Replay {
         match Command::decode(bytes) {
             Command::Put(of, value) => {
                 self.timers.remove(&u64::from(of));
-                words(&[self.values[usize::from(of)].replace(value).unwrap_or(ABSENT)])
+                words(&[self.set(of, Some(value)).unwrap_or(ABSENT)])
             }
             Command::Get(of) => words(&[held(of, self).unwrap_or(ABSENT)]),
             Command::Cas(of, expected, new) => {
                 let before = held(of, self).unwrap_or(ABSENT);
                 if before == expected {
-                    self.values[usize::from(of)] = Some(new);
+                    self.set(of, Some(new));
                 }
                 words(&[u64::from(before == expected), before])
             }
             Command::Add(of, delta) => {
                 let sum = held(of, self).unwrap_or(0).wrapping_add(delta);
-                self.values[usize::from(of)] = Some(sum);
+                self.set(of, Some(sum));
                 words(&[sum])
             }
             Command::Lend(of, value, ms) => {
                 self.timers.insert(u64::from(of), Timestamp(self.time.0 + ms * 1_000_000));
-                words(&[self.values[usize::from(of)].replace(value).unwrap_or(ABSENT)])
+                words(&[self.set(of, Some(value)).unwrap_or(ABSENT)])
             }
             Command::Scan => {
                 let all = self.values.iter().enumerate();

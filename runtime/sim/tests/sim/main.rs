@@ -2,5 +2,6 @@
 
 mod coverage;
 mod histories;
+mod leases;
 mod scenarios;
 mod seeds;
