@@ -102,8 +102,10 @@ impl World {
                 let from = self.resolve(who);
                 self.victims.insert(index, from);
                 from != to && {
-                    self.network.cut(from, to);
-                    self.network.cut(to, from);
+                    for other in self.sites_but(from, false) {
+                        self.network.cut(from, other);
+                        self.network.cut(other, from);
+                    }
                     self.reset_between(from, to);
                     true
                 }
@@ -237,11 +239,12 @@ impl World {
         let victim = self.victims.get(&index).copied().unwrap_or(usize::MAX);
         match fault {
             Fault::CutOneWay(_, to) => self.network.mend(victim, to, now),
-            Fault::Cut(_, to) | Fault::Sever(_, to) => {
+            Fault::Cut(_, to) => {
                 self.network.mend(victim, to, now);
                 self.network.mend(to, victim, now);
             }
-            Fault::Isolate(_, clients) => {
+            Fault::Isolate(..) | Fault::Sever(..) => {
+                let clients = matches!(fault, Fault::Isolate(_, true));
                 for site in self.sites_but(victim, clients) {
                     self.network.mend(victim, site, now);
                     self.network.mend(site, victim, now);

@@ -107,7 +107,7 @@ pub enum Fault {
     CutOneWay(Who, usize),
     /// Nothing arrives between two nodes.
     Cut(Who, usize),
-    /// The connections between two nodes are reset, and nothing arrives between them.
+    /// A node neither hears the others nor is heard by them, and its connections to one of them are reset.
     Sever(Who, usize),
     /// A node neither hears nor is heard; clients are cut off too if true.
     Isolate(Who, bool),

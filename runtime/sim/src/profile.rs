@@ -336,6 +336,8 @@ pub fn overwrites() -> Profile {
                 lease_ns: 0,
             };
         },
+        asking_per_mille: 0,
+        lease_per_mille: 0,
         growing_per_mille: 0,
         ..standard()
     }
@@ -378,6 +380,31 @@ pub fn reads() -> Profile {
     }
 }
 
+/// Leaders that hand over and are alone at the next moment, while everybody asks.
+#[must_use]
+pub fn hand_overs() -> Profile {
+    Profile {
+        name: "hand-overs",
+        shares: vec![
+            share(12, (1, 1), |draw| Fault::Transfer(draw.shard(), draw.node())),
+            share(10, (60, 400), |draw| Fault::Sever(draw.leader(), draw.node())),
+            share(3, (40, 400), |draw| Fault::Cut(draw.leader(), draw.node())),
+        ],
+        off_per_mille: 0,
+        every_ms: (15, 60),
+        slow_disk_per_mille: 800,
+        lease_per_mille: 1000,
+        adjust: |options| {
+            options.clients = 3;
+            options.commands = 60;
+            options.questions = 400;
+            options.question_ns = 10 * MS;
+            options.duration_ns = 3500 * MS;
+        },
+        ..reads()
+    }
+}
+
 /// Members come, become voters and go, one after the other, while leaders fall and links break.
 #[must_use]
 pub fn members() -> Profile {
@@ -416,7 +443,7 @@ pub fn members() -> Profile {
 /// All mixes.
 #[must_use]
 pub fn all() -> Vec<Profile> {
-    vec![standard(), figure_eight(), elections(), blackouts(), damage(), overwrites(), reads(), members()]
+    vec![standard(), figure_eight(), elections(), blackouts(), damage(), overwrites(), reads(), hand_overs(), members()]
 }
 
 /// No faults at all: for scripts.
