@@ -55,27 +55,27 @@
 //!
 //! | bug | mix | bound | seeds | found as |
 //! |---|---|---|---|---|
-//! | `commit-prior-term` | figure-eight | 2000 | 123 | `leader-lacks` |
+//! | `commit-prior-term` | figure-eight | 2000 | 599 | `leader-lacks` |
 //! | `vote-not-durable` | elections | 1000 | 1 | `few-votes` |
 //! | `ack-before-durable` | blackouts | 50 | 5 | `leader-lacks` |
-//! | `received-as-durable` | blackouts | 100 | 3 | `leader-lacks` |
-//! | `truncate-on-checksum` | damage | 500 | 16 | `log-differs` |
+//! | `received-as-durable` | blackouts | 100 | 5 | `leader-lacks` |
+//! | `truncate-on-checksum` | damage | 500 | 112 | `log-differs` |
 //! | `duplicate-reexecuted` | standard | 50 | 1 | `executed-twice` |
 //! | `timer-fired-locally` | standard | 50 | 1 | `state-differs` |
 //! | `stale-block-accepted` | damage | 200 | 1 | `false-fault` |
 //! | `write-error-ignored` | standard | 200 | 6 | `false-fault` |
 //! | `commit-ahead-of-data` | figure-eight | 200 | 2 | `position-order` |
 //! | `map-order` | standard | 50 | 1 | `state-differs` |
-//! | `ack-overwritten` | overwrites | 6000 | 3031 | `position-order` |
-//! | `recovering-counts` | damage | 500 | 3 | `leader-lacks` |
+//! | `ack-overwritten` | overwrites | 6000 | 185 | `position-order` |
+//! | `recovering-counts` | damage | 500 | 3 | `two-leaders` |
 //! | `vote-for-shorter-log` | standard | 100 | 1 | `leader-lacks` |
 //! | `time-goes-back` | standard | 100 | 1 | `record-time` |
-//! | `read-unconfirmed` | reads | 100 | 12 | `stale-read` |
-//! | `lease-across-transfer` | hand-overs | 1000 | 39 | `stale-read` |
+//! | `read-unconfirmed` | reads | 100 | 6 | `stale-read` |
+//! | `lease-across-transfer` | hand-overs | 1000 | 243 | `stale-read` |
 //! | `joint-left-early` | members | 50 | 1 | `membership` |
-//! | `joint-one-majority` | members | 500 | 51 | `few-votes` |
+//! | `joint-one-majority` | members | 500 | 68 | `few-votes` |
 //! | `membership-at-commit` | members | 1000 | 232 | `few-votes` |
-//! | `hole-as-absent` | damage | 200 | 16 | `log-differs` |
+//! | `hole-as-absent` | damage | 200 | 112 | `log-differs` |
 //!
 //! # What is not modelled
 //!
