@@ -51,7 +51,8 @@
 //! # It finds bugs
 //!
 //! Known bugs are switched on one by one (`evershard_protocol::bugs`), each with a mix and a bound of seeds within which it
-//! has to be found ([`bugs`]). Seeds needed, from 0 on:
+//! has to be found ([`bugs`]). Seeds needed, from 0 on, by `--prove` at commit 32d0e5a (a virtual machine of 2 cores, kernel
+//! 6.18: all of them in 57 s). They change with every change to a mix; the bound is what is held:
 //!
 //! | bug | mix | bound | seeds | found as |
 //! |---|---|---|---|---|
@@ -76,6 +77,10 @@
 //! | `joint-one-majority` | members | 500 | 68 | `few-votes` |
 //! | `membership-at-commit` | members | 1000 | 232 | `few-votes` |
 //! | `hole-as-absent` | damage | 200 | 112 | `log-differs` |
+//!
+//! The same machine, at or just before that commit, `--minutes 10` at nice 19 beside `.ci/run`: no finding, 253 seeds a minute; 3.78 hours
+//! simulated, 370,000 replies and 185,121 answers checked, 11,495 elections, 15,502 process starts. With the machine to itself
+//! the standard mix made 1,248 seeds a minute.
 //!
 //! # What is not modelled
 //!
