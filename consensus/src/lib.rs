@@ -42,7 +42,8 @@
 //!    [`Raft::on_membership`] *before* the [`Raft::on_appended`] that covers it, on every replica, and given back with
 //!    [`Restored::memberships`] after a restart. A leader appends what [`Raft::wants_membership`] wants, and a change an
 //!    operator asks for only as [`Raft::plan_membership`] allows it.
-//! 8. Begin a read with an instant that was read from the clock after the request came in; answer it when
+//! 8. Begin a read, where there are leases ([`Raft::promises`]), with an instant that was read from the clock after the
+//!    request came in; answer it when
 //!    [`Raft::is_confirmed`] says so and [`Read::position`] is applied, refuse it when [`Raft::is_pending`] does not.
 //!    The clock must go on while the machine is suspended.
 //! 9. Make a snapshot durable before [`Raft::install_snapshot`], and begin the log anew when it says so. Report what

@@ -94,4 +94,11 @@ impl Raft {
         let promised = |peer: &Peer| if peer.counts() { peer.promised_until } else { Instant(0) };
         self.now < self.rank_of_quorum(Instant(u64::MAX), promised)
     }
+
+    /// Whether this replica promises or believes anything for a time: the caller's clock must then be read after what
+    /// came in was processed as well (duty 8).
+    #[must_use]
+    pub fn promises(&self) -> bool {
+        self.timing.lease_ns > 0
+    }
 }

@@ -118,6 +118,9 @@ impl<S: Service> Core<S> {
     /// The peers are those of the configuration, those that this node's own file names, and those that are leaving.
     pub(crate) fn renew_peers(&mut self) {
         let known = self.raft.members().union(self.configured).union(self.raft.parting());
+        if self.peers.known() == known {
+            return;
+        }
         for link in self.peers.renew(self.identity.node, known).into_iter().flatten() {
             self.links.close_after_flush(link);
         }

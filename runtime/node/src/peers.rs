@@ -129,12 +129,15 @@ impl PeerTable {
         self.peers.iter().any(|peer| peer.asked.is_some())
     }
 
+    /// Of whom the peers are made.
+    #[must_use]
+    pub fn known(&self) -> NodeSet {
+        self.known
+    }
+
     /// The peers are these from now on; gives back the links of those that are none any more.
     pub fn renew(&mut self, me: NodeId, known: NodeSet) -> [Option<LinkId>; NODES_MAX] {
         let mut gone = [None; NODES_MAX];
-        if self.known == known {
-            return gone;
-        }
         self.known = known;
         let mut dismissed = gone.iter_mut();
         self.peers.retain(|peer| {

@@ -109,7 +109,14 @@ impl<S: Service> Core<S> {
     }
 
     /// Answers what can be answered.
+    #[inline]
     pub(crate) fn answer_queries(&mut self) {
+        if !self.queries.is_empty() {
+            self.answer_waiting();
+        }
+    }
+
+    fn answer_waiting(&mut self) {
         while let Some(read) = self.queries.waiting.front().and_then(|oldest| oldest.read) {
             let applied = self.replica.applied >= read.position && self.replica.halted.is_none();
             if !applied || !self.raft.is_confirmed(&read) {

@@ -83,7 +83,16 @@ impl Repair {
 
 impl<S: Service> Core<S> {
     /// Answers others, and goes on with whatever does not read back here.
+    #[inline]
     pub(crate) fn repair(&mut self, env: &mut impl Env) {
+        // In nearly every turn of nearly every life there is nothing to do here.
+        if !self.disk.is_whole() || !self.raft.is_whole() || !self.repair.serving.is_empty() {
+            self.go_on_repairing(env);
+        }
+    }
+
+    #[cold]
+    fn go_on_repairing(&mut self, env: &mut impl Env) {
         self.serve_repairs(env);
         let whole = self.disk.is_whole();
         self.raft.set_whole(whole);

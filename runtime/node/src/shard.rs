@@ -1,8 +1,8 @@
 //! The duty cycle: one turn of a shard's loop.
 //!
 //! ```text
-//! reap       completions, sorted by kind; frames are parsed and requests become records on the way; then the clock is
-//!            read once more
+//! reap       completions, sorted by kind; frames are parsed and requests become records on the way; with leases the
+//!            clock is then read once more
 //! read       questions of this turn -> one read of consensus
 //! elect      timers, votes, the change of roles
 //! sequence   the leader's own records
@@ -71,8 +71,11 @@ impl<S: Service, E: Env> Shard<S, E> {
         let Self { env, core, .. } = self;
         core.now = env.now();
         let events = env.reap(&mut |event| core.on_event(event));
-        // The process may have been stopped since: what is promised or believed for a while now is counted from here.
-        core.now = env.now();
+        if core.raft.promises() {
+            // The process may have been stopped since: what is promised or believed for a while now is counted from
+            // here. Without leases nothing is, and a clock costs as much as a step.
+            core.now = env.now();
+        }
         core.begin_reads();
         core.elect(env);
         core.sequence_own();
