@@ -75,6 +75,12 @@ impl MembershipTable {
         self.entries[behind.saturating_sub(1)].1
     }
 
+    /// The same with where it stands in the log; `None` if that is forgotten.
+    pub(crate) fn entry_at(&self, position: Position) -> Option<(Position, Membership)> {
+        let behind = self.entries.partition_point(|(at, _)| *at <= position);
+        self.entries.get(behind.checked_sub(1)?).copied()
+    }
+
     fn push(&mut self, position: Position, membership: Membership) {
         assert!(self.current().0 <= position, "configurations come in the order of the log");
         if self.entries.len() == MEMBERSHIPS_LEN_MAX {

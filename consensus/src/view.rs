@@ -53,6 +53,13 @@ impl Raft {
         self.memberships.at(position)
     }
 
+    /// The same, with where its record ends (0 if it is the one that the replica began with); `None` if it is not among
+    /// the latest ones: what a snapshot at `position` must hold.
+    #[must_use]
+    pub fn membership_entry_at(&self, position: Position) -> Option<(Position, Membership)> {
+        self.memberships.entry_at(position)
+    }
+
     /// Everybody in that configuration: voters, those that are being left, learners.
     #[must_use]
     pub fn members(&self) -> NodeSet {

@@ -17,6 +17,7 @@ use crate::hole::Hole;
 use crate::lineage::lineage;
 use crate::scan::Reading;
 use crate::segment::{Identity, SegmentHeader, SegmentNumber, segment_file_name};
+use crate::start::StartCause;
 use crate::table::BlockTable;
 use crate::walk::{Walk, Walked};
 use crate::writer::Place;
@@ -95,6 +96,24 @@ impl Default for Recovered {
             mends: Vec::new(),
             place: Place::FRESH,
         }
+    }
+}
+
+impl Recovered {
+    /// A durable snapshot at `start` takes the place of all that was found, which ends below it or is of another history:
+    /// the stream begins anew there. All segments are [`Recovered::unused`] then.
+    pub fn begin_anew(&mut self, start: Position) {
+        let place = Place { current: None, cause: StartCause::Anew, known_end: Position::ZERO, ..self.place };
+        *self = Self {
+            start,
+            end: start,
+            committed: start,
+            log_time: self.log_time,
+            versions: std::mem::take(&mut self.versions),
+            unused: self.segments.iter().map(|header| header.number).collect(),
+            place,
+            ..Self::default()
+        };
     }
 }
 

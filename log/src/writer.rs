@@ -381,6 +381,26 @@ impl Writer {
         self.segments.retain(|header| header.number >= segment);
     }
 
+    /// The segment that the last block went to; `None` if the next block begins a new one.
+    #[must_use]
+    pub fn current_segment(&self) -> Option<SegmentNumber> {
+        self.place.current.map(|(header, _)| header.number)
+    }
+
+    /// The lowest segment whose file is there, as far as the writer was told.
+    #[must_use]
+    pub fn first_segment(&self) -> Option<SegmentNumber> {
+        self.segments.first().map(|header| header.number)
+    }
+
+    /// Forgets the holes below `to`, where a snapshot stands: what was there is needed no more, and is not in this log for
+    /// others either. True if there were any.
+    pub fn forgive_before(&mut self, to: Position) -> bool {
+        let len = self.holes.len();
+        self.holes.retain(|hole| hole.until() > to);
+        self.holes.len() < len
+    }
+
     /// Notes a block that did not read back; `false` if it is noted already, is not part of the log any more, or there
     /// are [`HOLES_MAX`] of them.
     pub fn note_hole(&mut self, hole: &Hole) -> bool {
