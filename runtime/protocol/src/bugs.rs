@@ -67,6 +67,10 @@ bugs! {
     VoteForShorterLog = "vote-for-shorter-log",
     /// A hole in the log is treated as if the records had never been there.
     HoleAsAbsent = "hole-as-absent",
+    /// A snapshot leaves the sessions out.
+    SnapshotWithoutSessions = "snapshot-without-sessions",
+    /// The log is dropped when a snapshot is begun, not when it is durable.
+    TrimBeforePublish = "trim-before-publish",
     /// Record time is the leader's clock, even if that goes back.
     TimeGoesBack = "time-goes-back",
 }

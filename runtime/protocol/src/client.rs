@@ -257,6 +257,8 @@ codes! {
         MemberPromote = 4,
         /// [`Admin::node`] leaves this shard.
         MemberRemove = 5,
+        /// Have this replica's shadow take a snapshot.
+        Snapshot = 6,
     }
 }
 codes! {

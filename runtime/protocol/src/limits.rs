@@ -25,6 +25,11 @@ pub const WINDOW_LEN_MAX: u64 = 4096;
 /// Bytes of remembered replies per session. Beyond, the oldest are forgotten: a repeated request is then answered
 /// with `ReplyForgotten`, never executed again.
 pub const REPLY_RING_SIZE: usize = 4 * 1024 * 1024;
+/// Bytes of one snapshot that a replica takes over from another. More: refused, and the replica stays behind until its
+/// operator helps.
+pub const SNAPSHOT_SIZE_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Bytes of a snapshot that one frame carries.
+pub const SNAPSHOT_CHUNK_SIZE: usize = 128 * 1024;
 /// Questions (reads without a record) of one shard that wait to be answered. More: the client is told `Busy`.
 pub const QUERIES_LEN_MAX: usize = 1024;
 /// Bytes of such questions. More: as above.
@@ -42,6 +47,7 @@ pub const EVENTS_PER_RECORD_MAX: usize = 4096;
 pub const EVENT_BYTES_PER_RECORD_MAX: usize = 1024 * 1024;
 
 const _: () = assert!(PAYLOAD_SIZE_MAX <= QUERIES_SIZE_MAX, "one question of any size can wait");
+const _: () = assert!(SNAPSHOT_CHUNK_SIZE <= APPEND_SIZE_MAX, "a link that has room for an append has room for it");
 const _: () = assert!(RECORD_SIZE_MAX <= APPEND_SIZE_MAX, "one record always fits one append frame");
 const _: () = assert!(REPLY_SIZE_MAX + 64 <= REPLY_RING_SIZE, "the latest reply can always be remembered");
 const _: () =

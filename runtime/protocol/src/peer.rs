@@ -128,6 +128,46 @@ pub struct RepairReply {
     pub found: bool,
 }
 
+/// A leader sends a part of a snapshot to a replica that lacks what the leader's log no longer has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SnapshotChunk {
+    /// The leader's term.
+    pub term: Term,
+    /// Where the snapshot stands.
+    pub position: Position,
+    /// Bytes of the whole snapshot.
+    pub size: u64,
+    /// Where in the snapshot the data belongs.
+    pub offset: u64,
+}
+
+/// The answer to [`SnapshotChunk`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SnapshotReply {
+    /// As it was said.
+    pub term: Term,
+    /// As it was said.
+    pub position: Position,
+    /// What is wanted next; the snapshot's size when all has come.
+    pub offset: u64,
+    /// How it stands.
+    pub progress: SnapshotProgress,
+}
+
+/// How far the taking over of a snapshot has come. The numbers are on the wire for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum SnapshotProgress {
+    /// More is wanted, or what has come is being kept.
+    GoesOn = 0,
+    /// It is in force, or was not needed.
+    Done = 1,
+    /// It cannot be used here.
+    Refused = 2,
+    /// What came is not what was saved.
+    Damaged = 3,
+}
+
 /// Everything the replicas of a shard say to each other once they know each other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PeerMessage {
@@ -228,12 +268,17 @@ block! { TimeoutNowBlock = 7 { term: U64, } }
 block! { AppliedBlock = 8 { applied: U64, } }
 block! { RepairRequestBlock = 9 { first: U64, end: U64, term: U64, } }
 block! { RepairReplyBlock = 10 { first: U64, end: U64, term: U64, found: u8, padding: [u8; 7], } }
+block! { SnapshotChunkBlock = 11 { term: U64, position: U64, size: U64, offset: U64, } }
+block! { SnapshotReplyBlock = 12 { term: U64, position: U64, offset: U64, progress: u8, padding: [u8; 7], } }
 
 /// Bytes that an append frame takes beside its data.
 pub const APPEND_OVERHEAD: usize = frame::HEADER_SIZE + size_of::<AppendBlock>();
 
 /// Bytes that a repair's frame takes beside its data.
 pub const REPAIR_OVERHEAD: usize = frame::HEADER_SIZE + size_of::<RepairReplyBlock>();
+
+/// Bytes that a part of a snapshot takes beside its data.
+pub const SNAPSHOT_OVERHEAD: usize = frame::HEADER_SIZE + size_of::<SnapshotChunkBlock>();
 
 /// What a frame of schema 2 turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -248,6 +293,10 @@ pub enum PeerFrame<'a> {
     RepairRequest(RepairRequest),
     /// The answer to this side's question, and its data.
     RepairReply(RepairReply, &'a [u8]),
+    /// A part of a snapshot, and its data.
+    SnapshotChunk(SnapshotChunk, &'a [u8]),
+    /// The answer to this side's part of a snapshot.
+    SnapshotReply(SnapshotReply),
     /// A message for the core; with [`PeerMessage::Append`] its data, otherwise empty.
     Message(PeerMessage, &'a [u8]),
 }
@@ -313,6 +362,35 @@ pub fn put_repair_reply(out: &mut Vec<u8>, reply: &RepairReply, data: &[u8]) -> 
         padding: [0; 7],
     };
     frame::put(out, &block, data)
+}
+
+/// Writes a part of a snapshot.
+///
+/// # Errors
+/// [`Full`] if it does not fit `out`'s capacity.
+pub fn put_snapshot_chunk(out: &mut Vec<u8>, chunk: &SnapshotChunk, data: &[u8]) -> Result<(), Full> {
+    let block = SnapshotChunkBlock {
+        term: chunk.term.0.into(),
+        position: chunk.position.0.into(),
+        size: chunk.size.into(),
+        offset: chunk.offset.into(),
+    };
+    frame::put(out, &block, data)
+}
+
+/// Writes how far a snapshot has come.
+///
+/// # Errors
+/// [`Full`] if it does not fit `out`'s capacity.
+pub fn put_snapshot_reply(out: &mut Vec<u8>, reply: &SnapshotReply) -> Result<(), Full> {
+    let block = SnapshotReplyBlock {
+        term: reply.term.0.into(),
+        position: reply.position.0.into(),
+        offset: reply.offset.into(),
+        progress: reply.progress as u8,
+        padding: [0; 7],
+    };
+    frame::put(out, &block, &[])
 }
 
 /// Writes a message; `data` is what an append carries, in as many pieces as it lies in.
@@ -466,6 +544,36 @@ pub fn read<'a>(frame: &Frame<'a>) -> Result<PeerFrame<'a>, FrameError> {
         };
         return Ok(PeerFrame::RepairReply(reply, data));
     }
+    if frame.is::<SnapshotChunkBlock>() {
+        let (block, data) = frame.read::<SnapshotChunkBlock>()?;
+        let chunk = SnapshotChunk {
+            term: Term(block.term.get()),
+            position: Position(block.position.get()),
+            size: block.size.get(),
+            offset: block.offset.get(),
+        };
+        let fits = chunk.offset.checked_add(data.len() as u64).is_some_and(|end| end <= chunk.size);
+        if !fits || data.is_empty() {
+            return Err(FrameError::Field("offset"));
+        }
+        return Ok(PeerFrame::SnapshotChunk(chunk, data));
+    }
+    if frame.is::<SnapshotReplyBlock>() {
+        let (block, _) = frame.read::<SnapshotReplyBlock>()?;
+        let reply = SnapshotReply {
+            term: Term(block.term.get()),
+            position: Position(block.position.get()),
+            offset: block.offset.get(),
+            progress: match block.progress {
+                0 => SnapshotProgress::GoesOn,
+                1 => SnapshotProgress::Done,
+                2 => SnapshotProgress::Refused,
+                3 => SnapshotProgress::Damaged,
+                _ => return Err(FrameError::Field("progress")),
+            },
+        };
+        return Ok(PeerFrame::SnapshotReply(reply));
+    }
     if frame.is::<HelloBlock>() {
         let (block, _) = frame.read::<HelloBlock>()?;
         return Ok(PeerFrame::Hello(Hello {
@@ -570,9 +678,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn snapshots_come_back_as_they_were() {
+        let mut out = Vec::with_capacity(1024);
+        let chunk = SnapshotChunk { term: Term(3), position: Position(64), size: 100, offset: 94 };
+        put_snapshot_chunk(&mut out, &chunk, b"sixsix").expect("there is room");
+        let (frame, size) = Frame::take(&out).expect("well formed").expect("complete");
+        assert_eq!((read(&frame), size), (Ok(PeerFrame::SnapshotChunk(chunk, b"sixsix")), out.len()));
+        out.clear();
+        put_snapshot_chunk(&mut out, &chunk, b"sevenup").expect("there is room");
+        let (frame, _) = Frame::take(&out).expect("well formed").expect("complete");
+        assert_eq!(read(&frame), Err(FrameError::Field("offset")), "more than the whole");
+        for progress in
+            [SnapshotProgress::GoesOn, SnapshotProgress::Done, SnapshotProgress::Refused, SnapshotProgress::Damaged]
+        {
+            out.clear();
+            let reply = SnapshotReply { term: Term(3), position: Position(64), offset: 100, progress };
+            put_snapshot_reply(&mut out, &reply).expect("there is room");
+            let (frame, size) = Frame::take(&out).expect("well formed").expect("complete");
+            assert_eq!((read(&frame), size), (Ok(PeerFrame::SnapshotReply(reply)), out.len()));
+        }
+    }
+
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 16..200), template in 0_u16..12) {
+        fn hostile_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 16..200), template in 0_u16..14) {
             let size = u32::try_from(bytes.len()).expect("short");
             bytes[..4].copy_from_slice(&size.to_le_bytes());
             bytes[10..12].copy_from_slice(&template.to_le_bytes());
