@@ -62,6 +62,14 @@ pub fn digest(address: &str, timeout: Duration) -> Result<AdminAnswer, ClientErr
     run_action("ask for a state digest", address, (AdminAction::Digest, NodeId(0)), "", timeout)
 }
 
+/// Asks the replica at `address` to take a snapshot, in the background. [`AdminAnswer::position`] says where.
+///
+/// # Errors
+/// As [`status`].
+pub fn snapshot(address: &str, timeout: Duration) -> Result<AdminAnswer, ClientError> {
+    run_action("ask for a snapshot", address, (AdminAction::Snapshot, NodeId(0)), "", timeout)
+}
+
 fn run_action(
     what: &'static str,
     address: &str,
