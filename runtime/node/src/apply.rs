@@ -30,6 +30,11 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// The log has begun anew: what was read of it, or will come, is of no use.
+    pub fn forget(&mut self) {
+        *self = Self { tickets: self.tickets, ..Self::default() };
+    }
+
     /// Whether an answer from the background is awaited.
     #[must_use]
     pub fn awaits_background(&self) -> bool {

@@ -1,4 +1,5 @@
-//! Work off the critical cores: preparing segments, reading the log back, and repairing it.
+//! Work off the critical cores: preparing segments, reading the log back, repairing it, and snapshots
+//! ([`crate::background_snapshots`]).
 //!
 //! One glommio executor per node, pinned to a non-critical core if there is one, serves the desks of all shards. A desk
 //! is three bounded rings: work, answers, notices; no lock is shared with a shard. The executor looks at the desks
@@ -18,16 +19,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use evershard_log::{BLOCK_ALIGNMENT, SegmentHeader, SegmentNumber, segment_file_name};
-use evershard_protocol::{NodeId, ShardId};
+use evershard_protocol::{NodeId, Position, ShardId};
 use evershard_sys::buffer::AlignedBuffer;
 use evershard_sys::file::LogFile;
 use glommio::io::{DmaFile, OpenOptions};
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement};
 
+use crate::background_snapshots::Snapshotting;
 use crate::chunk::ChunkReader;
 use crate::env::{Chunk, ReadFailure, ReadRequest};
 use crate::notice::Notice;
+use crate::shadow::{DropOrder, ShadowMaker, SnapshotFailure, SnapshotOrder};
+use crate::snapshot::Snapshot;
 
 /// How often idle desks are looked at.
 const POLL_IDLE: Duration = Duration::from_millis(5);
@@ -51,6 +55,19 @@ pub enum Work {
     Prepare(SegmentHeader),
     /// Read log content back.
     Read(ReadRequest),
+    /// Have the shadow take a snapshot.
+    TakeSnapshot(SnapshotOrder),
+    /// Write a snapshot of another replica.
+    KeepSnapshot(Box<Snapshot>),
+    /// Read a part of a snapshot.
+    ReadSnapshot {
+        /// Which.
+        position: Position,
+        /// Where the part begins.
+        offset: u64,
+    },
+    /// Delete what is not needed any more.
+    Drop(DropOrder),
     /// Write a block again, where it was, and see that it is there.
     Repair {
         /// The segment.
@@ -77,6 +94,34 @@ pub enum Answer {
         /// Why.
         errno: i32,
     },
+    /// The snapshot is durable under its name, or not.
+    SnapshotTaken {
+        /// Where it stands.
+        position: Position,
+        /// Its size, or why there is none.
+        outcome: Result<u64, SnapshotFailure>,
+    },
+    /// The snapshot is durable under its name, or not.
+    SnapshotKept {
+        /// It comes back.
+        snapshot: Box<Snapshot>,
+        /// The error's number, if it failed.
+        outcome: Result<(), i32>,
+    },
+    /// A part of a snapshot, with the size of the whole.
+    SnapshotRead {
+        /// Which.
+        position: Position,
+        /// Where the part begins.
+        offset: u64,
+        /// The part, or the error's number.
+        outcome: Result<(Vec<u8>, u64), i32>,
+    },
+    /// It is gone, or not.
+    Dropped {
+        /// The error's number, if it failed.
+        outcome: Result<(), i32>,
+    },
     /// The block was written and reads back, or not.
     Repaired {
         /// The segment.
@@ -99,7 +144,8 @@ pub enum Answer {
 pub struct Desk {
     node: NodeId,
     shard: ShardId,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
+    pub(crate) shadows: Box<dyn ShadowMaker>,
     work: ArrayQueue<Work>,
     answers: ArrayQueue<Answer>,
     notices: ArrayQueue<Notice>,
@@ -107,13 +153,14 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk for one shard, whose log is in `directory`.
+    /// A desk for one shard, whose log is in `directory` and whose shadows come from `shadows`.
     #[must_use]
-    pub fn new(node: NodeId, shard: ShardId, directory: PathBuf) -> Self {
+    pub fn new(node: NodeId, shard: ShardId, directory: PathBuf, shadows: Box<dyn ShadowMaker>) -> Self {
         Self {
             node,
             shard,
             directory,
+            shadows,
             work: ArrayQueue::new(WORK_LEN_MAX),
             answers: ArrayQueue::new(WORK_LEN_MAX + 1),
             notices: ArrayQueue::new(NOTICES_LEN_MAX),
@@ -124,6 +171,17 @@ impl Desk {
     /// Asks for something; false when there is too much to do already.
     pub fn ask(&self, work: Work) -> bool {
         self.work.push(work).is_ok()
+    }
+
+    /// Asks for a snapshot to be written; gives it back when there is too much to do already.
+    ///
+    /// # Errors
+    /// The snapshot.
+    pub fn ask_to_keep(&self, snapshot: Box<Snapshot>) -> Result<(), Box<Snapshot>> {
+        self.work.push(Work::KeepSnapshot(snapshot)).map_err(|back| match back {
+            Work::KeepSnapshot(snapshot) => snapshot,
+            _ => unreachable!("the queue gives back what it was given"),
+        })
     }
 
     /// Takes something done.
@@ -151,7 +209,7 @@ impl Desk {
     }
 
     /// Answers are taken with every turn of the shard and there is room for as many as there may be work.
-    fn answer(&self, mut answer: Answer, stop: &AtomicBool) {
+    pub(crate) fn answer(&self, mut answer: Answer, stop: &AtomicBool) {
         while let Err(back) = self.answers.push(answer) {
             if stop.load(Ordering::Relaxed) {
                 return;
@@ -232,6 +290,7 @@ async fn prime(directory: &Path) -> io::Result<()> {
 }
 
 async fn serve(desks: &[Arc<Desk>], stop: &Arc<AtomicBool>) {
+    let snapshots = Snapshotting::new(Arc::clone(stop));
     let mut last_work = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         for desk in desks {
@@ -251,6 +310,12 @@ async fn serve(desks: &[Arc<Desk>], stop: &Arc<AtomicBool>) {
                         })
                         .detach();
                     }
+                    Work::TakeSnapshot(order) => snapshots.take(Arc::clone(desk), order),
+                    Work::KeepSnapshot(snapshot) => snapshots.keep(Arc::clone(desk), snapshot),
+                    Work::ReadSnapshot { position, offset } => {
+                        snapshots.read(Arc::clone(desk), position, offset);
+                    }
+                    Work::Drop(order) => snapshots.drop(Arc::clone(desk), order),
                     Work::Read(request) => {
                         let chunk = read(&desk.directory, &request).await;
                         desk.answer(Answer::Read { request, chunk }, stop);
@@ -316,7 +381,7 @@ async fn write_all(file: &DmaFile, header: &SegmentHeader) -> io::Result<()> {
     file.fdatasync().await.map_err(io_error)
 }
 
-async fn read(directory: &Path, request: &ReadRequest) -> Result<Chunk, ReadFailure> {
+pub(crate) async fn read(directory: &Path, request: &ReadRequest) -> Result<Chunk, ReadFailure> {
     let failed = |error: io::Error| ReadFailure::Disk(error.raw_os_error().unwrap_or(libc::EIO));
     let file = open(directory, request.location.segment).await.map_err(failed)?;
     let outcome = read_from(&file, request).await;
@@ -360,7 +425,7 @@ async fn read_from(file: &DmaFile, request: &ReadRequest) -> Result<Chunk, ReadF
 }
 
 /// The system's own error, which glommio wraps: its number is what people are told.
-fn io_error<T>(error: glommio::GlommioError<T>) -> io::Error {
+pub(crate) fn io_error<T>(error: glommio::GlommioError<T>) -> io::Error {
     match error {
         glommio::GlommioError::IoError(source) | glommio::GlommioError::EnhancedIoError { source, .. } => source,
         other => other.into(),

@@ -410,6 +410,10 @@ impl<S: Service> Core<S> {
             Some(AdminAction::MemberAdd) => self.on_member(node, MemberAction::Add(argument)),
             Some(AdminAction::MemberPromote) => self.on_member(node, MemberAction::Promote),
             Some(AdminAction::MemberRemove) => self.on_member(node, MemberAction::Remove),
+            Some(AdminAction::Snapshot) => match self.ask_for_snapshot() {
+                Ok(position) => (0, position, format!("a snapshot is taken at position {position}")),
+                Err(reason) => (1, Position::ZERO, reason.to_owned()),
+            },
             None => (2, Position::ZERO, "this release does not know that request".to_owned()),
         };
         let reply = AdminReply { code: code.into(), padding: [0; 6], position: position.0.into() };

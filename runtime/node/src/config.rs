@@ -69,6 +69,10 @@ pub struct NodeConfig {
     /// Size of one log file, MiB.
     #[serde(default = "default_segment_size_mib")]
     pub segment_size_mib: u64,
+    /// A snapshot is taken when so many log files were begun since the last one; 0: only when an operator asks. It bounds
+    /// what a start reads and what the log takes on disk: two to three times as many files.
+    #[serde(default = "default_snapshot_segments")]
+    pub snapshot_segments: u64,
     /// Log kept in memory per shard, MiB.
     #[serde(default = "default_tail_size_mib")]
     pub tail_size_mib: u64,
@@ -149,6 +153,9 @@ fn is_zero(number: &u64) -> bool {
 }
 fn default_segment_size_mib() -> u64 {
     64
+}
+fn default_snapshot_segments() -> u64 {
+    8
 }
 fn default_tail_size_mib() -> u64 {
     16
@@ -244,6 +251,7 @@ impl NodeConfig {
             join: false,
             lease_ms: 0,
             segment_size_mib: default_segment_size_mib(),
+            snapshot_segments: default_snapshot_segments(),
             tail_size_mib: default_tail_size_mib(),
             session_timeout_ms: default_session_timeout_ms(),
             heartbeat_ms: default_heartbeat_ms(),

@@ -25,6 +25,8 @@ use crate::placement::Placement;
 use crate::queries::Queries;
 use crate::repair::Repair;
 use crate::replica::Replica;
+use crate::snapshot::RestoreError;
+use crate::snapshots::Snapshots;
 use crate::start::Started;
 use crate::timers::Timer;
 
@@ -53,6 +55,8 @@ pub struct ShardConfig {
     pub session_timeout_ns: u64,
     /// When all is well shard i is led by voter i mod n.
     pub prefer_leaders: bool,
+    /// A snapshot is taken when so many segments were begun since the last one; 0: only when an operator asks.
+    pub snapshot_segments: u64,
 }
 
 /// Counters and flags that an operator sees.
@@ -105,6 +109,9 @@ pub struct Core<S: Service> {
     pub(crate) replica: Replica<S>,
     pub(crate) replay: Replay,
     pub(crate) repair: Repair,
+    pub(crate) snapshots: Snapshots,
+    /// Makes a fresh instance of the service, for the state of another replica's snapshot.
+    pub(crate) instances: Box<dyn Fn() -> S>,
     pub(crate) leading: Option<Leading>,
     pub(crate) opens: PendingOpens,
     pub(crate) queries: Queries,
@@ -144,8 +151,8 @@ pub struct CoreParts<S> {
     pub inflight_size_max: u64,
     /// What the files say.
     pub started: Started,
-    /// The service before its first record.
-    pub service: S,
+    /// Makes an instance of the service before its first record.
+    pub instances: Box<dyn Fn() -> S>,
     /// Where clients of this shard find each node, by node id: `host:port`.
     pub addresses: Vec<Option<Arc<str>>>,
     /// Shards of every node.
@@ -156,11 +163,17 @@ pub struct CoreParts<S> {
 
 impl<S: Service> Core<S> {
     /// The state that a shard starts its first turn with. What it needs in steady state is allocated here.
-    #[must_use]
-    pub fn new(parts: CoreParts<S>) -> Self {
+    ///
+    /// # Errors
+    /// [`RestoreError`] if the service does not read the snapshot that was found.
+    pub fn new(parts: CoreParts<S>) -> Result<Self, RestoreError> {
         let CoreParts { identity, config, members, segment_size, started, .. } = parts;
-        let Started { recovered, slot, restored, addresses, .. } = started;
-        let log_time = recovered.log_time;
+        let Started { recovered, slot, restored, addresses, snapshot, snapshots, log_time, .. } = started;
+        let service = (parts.instances)();
+        let replica = match snapshot {
+            Some(snapshot) => snapshot.restore(service)?,
+            None => Replica::new(service),
+        };
         let raft_config = RaftConfig {
             id: identity.node,
             members,
@@ -185,9 +198,11 @@ impl<S: Service> Core<S> {
             tail: Tail::new(parts.tail_size, recovered.end),
             disk: Disk::new(writer, slot, segment_size),
             links: LinkTable::new(),
-            replica: Replica::new(parts.service),
+            replica,
             replay: Replay::default(),
             repair: Repair::default(),
+            snapshots: Snapshots::new(snapshots, config.snapshot_segments),
+            instances: parts.instances,
             leading: None,
             opens: PendingOpens::new(),
             queries: Queries::default(),
@@ -203,8 +218,9 @@ impl<S: Service> Core<S> {
         for (node, address) in addresses {
             core.learn_address(node, &address);
         }
+        core.forgive_holes_before(core.replica.applied);
         core.renew_peers();
-        core
+        Ok(core)
     }
 
     /// Consensus, as it stands.
@@ -223,6 +239,12 @@ impl<S: Service> Core<S> {
     #[must_use]
     pub fn tail(&self) -> &Tail {
         &self.tail
+    }
+
+    /// The snapshots on disk.
+    #[must_use]
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     /// The log on disk.
@@ -251,6 +273,10 @@ impl<S: Service> Core<S> {
             Event::SegmentFailed { errno } => self.on_segment_failed(errno),
             Event::BlockRepaired { segment, offset, outcome } => self.on_block_repaired(segment, offset, outcome),
             Event::Read { request, chunk } => self.on_read(&request, chunk),
+            Event::SnapshotTaken { position, outcome } => self.on_snapshot_taken(position, outcome),
+            Event::SnapshotKept { snapshot, outcome } => self.on_snapshot_kept(&snapshot, outcome),
+            Event::SnapshotRead { position, offset, outcome } => self.on_snapshot_read(position, offset, outcome),
+            Event::LogDropped { outcome } => self.on_log_dropped(outcome),
         }
     }
 

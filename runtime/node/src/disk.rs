@@ -265,6 +265,10 @@ impl History for Terms<'_> {
     }
 
     fn runs(&self, each: &mut dyn FnMut(Term, Position)) {
+        let base = self.0.base();
+        if let Some(term) = self.0.term_at(base).filter(|term| *term > Term(0)) {
+            each(term, Position(base.0 - 1));
+        }
         self.0.runs().for_each(|(term, start)| each(term, start));
     }
 }

@@ -8,6 +8,9 @@ use evershard_log::{Hole, Location, SegmentHeader, SegmentNumber};
 use evershard_protocol::{Instant, NodeId, Position, Timestamp};
 use evershard_sys::buffer::AlignedBuffer;
 
+use crate::shadow::{DropOrder, SnapshotFailure, SnapshotOrder};
+use crate::snapshot::Snapshot;
+
 /// One connection: index and generation, so that news of an earlier connection is not taken for a later one's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LinkId {
@@ -134,6 +137,34 @@ pub enum Event<'a> {
         /// The error's number, if it failed.
         outcome: Result<(), i32>,
     },
+    /// The shadow has taken a snapshot, which is durable and has its name, or not.
+    SnapshotTaken {
+        /// Where it stands.
+        position: Position,
+        /// Its size, or why there is none.
+        outcome: Result<u64, SnapshotFailure>,
+    },
+    /// A snapshot of another replica is durable and has its name, or not.
+    SnapshotKept {
+        /// What [`Env::keep_snapshot`] was given.
+        snapshot: Box<Snapshot>,
+        /// The error's number, if it failed.
+        outcome: Result<(), i32>,
+    },
+    /// A part of a snapshot was read back.
+    SnapshotRead {
+        /// Which.
+        position: Position,
+        /// Where the part begins.
+        offset: u64,
+        /// The part and the size of the whole, or the error's number.
+        outcome: Result<(Vec<u8>, u64), i32>,
+    },
+    /// What is not needed any more is gone, or not.
+    LogDropped {
+        /// The error's number, if it failed.
+        outcome: Result<(), i32>,
+    },
     /// Log content was read back.
     Read {
         /// The question.
@@ -199,6 +230,22 @@ pub trait Env {
     /// Has a block written durably in the background, at the place where it once was, and read back to see that it is
     /// there; [`Event::BlockRepaired`] follows. False as above: then the block is lost and is to be rebuilt later.
     fn repair_block(&mut self, segment: SegmentNumber, offset: u64, block: AlignedBuffer) -> bool;
+
+    /// Has the shadow take a snapshot in the background; [`Event::SnapshotTaken`] follows. False as above.
+    fn take_snapshot(&mut self, order: SnapshotOrder) -> bool;
+
+    /// Has a snapshot of another replica written in the background; [`Event::SnapshotKept`] follows.
+    ///
+    /// # Errors
+    /// The snapshot comes back if the background has too much to do: ask again later.
+    fn keep_snapshot(&mut self, snapshot: Box<Snapshot>) -> Result<(), Box<Snapshot>>;
+
+    /// Has up to [`crate::shipping::PIECE_SIZE`] bytes of a snapshot read in the background; [`Event::SnapshotRead`]
+    /// follows. False as above.
+    fn read_snapshot(&mut self, position: Position, offset: u64) -> bool;
+
+    /// Has segments and snapshots deleted in the background; [`Event::LogDropped`] follows. False as above.
+    fn drop_log(&mut self, order: DropOrder) -> bool;
 
     /// Tells people something, off this core. Dropped and counted when too much is said.
     fn notify(&mut self, notice: crate::notice::Notice);

@@ -3,9 +3,11 @@
 //! * [`config`]: the TOML of a node.
 //! * [`node`]: starting and stopping a node; one pinned thread per shard, one background executor.
 //! * [`shard`]: the duty cycle, straight-line. [`core`] is the state it drives, with one file per subject:
-//!   [`clients`], [`peers`], [`membership`], [`disk`], [`apply`], [`queries`], [`repair`], [`placement`], [`status`].
+//!   [`clients`], [`peers`], [`membership`], [`disk`], [`apply`], [`queries`], [`repair`], [`snapshots`],
+//!   [`shipping`], [`placement`], [`status`].
 //! * [`start`]: what a replica begins a new life from; [`chunk`]: log content read back.
 //! * [`env`](mod@env): the seam below a shard. [`uring`] is the production side; the simulator has another.
+//! * [`snapshot`]: the replicated state as bytes; [`shadow`]: the second instance that takes it, on a background core.
 //! * [`replica`], [`sessions`], [`replies`], [`timers`]: the replicated state, changed by records only.
 //!
 //! A shard's thread runs no lock, no async, and allocates nothing in steady state. What is slow goes over the bounded
@@ -14,6 +16,7 @@
 
 pub mod apply;
 pub mod background;
+mod background_snapshots;
 pub mod chunk;
 pub mod clients;
 pub mod config;
@@ -30,8 +33,13 @@ pub mod queries;
 pub mod repair;
 pub mod replica;
 pub mod replies;
+mod saved_sessions;
 pub mod sessions;
+pub mod shadow;
 pub mod shard;
+pub mod shipping;
+pub mod snapshot;
+pub mod snapshots;
 pub mod start;
 pub mod status;
 mod storage;

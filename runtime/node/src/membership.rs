@@ -73,18 +73,24 @@ impl<S: Service> Core<S> {
     }
 
     fn append_membership(&mut self, next: Membership) -> Option<Position> {
-        let mut payload = Vec::new();
-        let known = self.addresses.iter().enumerate().filter_map(|(node, address)| {
-            let node = NodeId(u8::try_from(node).ok()?);
-            let address = address.as_deref().filter(|address| address.len() <= usize::from(u8::MAX))?;
-            next.everybody().contains(node).then_some((node, address))
-        });
-        next.encode(known, &mut payload);
+        let payload = self.encode_membership(&next);
         let position = self.append_own(Kind::Membership, SessionId(0), &payload)?;
         self.raft.on_membership(position, next);
         self.note_appended();
         self.notice(Notice::Membership(position, next));
         Some(position)
+    }
+
+    /// A configuration as a record's payload, with the addresses of its nodes as far as they are known.
+    pub(crate) fn encode_membership(&self, membership: &Membership) -> Vec<u8> {
+        let mut payload = Vec::new();
+        let known = self.addresses.iter().enumerate().filter_map(|(node, address)| {
+            let node = NodeId(u8::try_from(node).ok()?);
+            let address = address.as_deref().filter(|address| address.len() <= usize::from(u8::MAX))?;
+            membership.everybody().contains(node).then_some((node, address))
+        });
+        membership.encode(known, &mut payload);
+        payload
     }
 
     /// A follower is about to append a record; one that changes the configuration takes effect. `false` if it cannot be

@@ -19,7 +19,9 @@ use crate::background::{Background, BackgroundError, Desk};
 use crate::config::{ConfigError, NodeConfig};
 use crate::core::{Core, CoreParts, Identity, ShardConfig};
 use crate::env::Env;
+use crate::shadow::Instances;
 use crate::shard::Shard;
+use crate::snapshot::RestoreError;
 use crate::storage::{Storage, StorageError};
 use crate::uring::{UringEnv, UringParts};
 
@@ -60,6 +62,17 @@ pub enum NodeError {
         shard: u16,
         /// Why.
         source: StorageError,
+    },
+    /// The service does not read the snapshot that was found.
+    #[error(
+        "shard {shard}: {source}\n\nhint: run the release and service that wrote it, or move the whole shard directory away: \
+         the replica then comes back from its peers"
+    )]
+    Restore {
+        /// The shard.
+        shard: u16,
+        /// Why.
+        source: RestoreError,
     },
     /// A shard's port is taken.
     #[error(
@@ -115,7 +128,7 @@ impl Stopper {
 }
 
 impl Node {
-    /// Starts a node; `service` makes each shard's service, on the shard's thread.
+    /// Starts a node; `service` makes each shard's service on the shard's thread, and its shadow on the background's.
     ///
     /// # Errors
     /// [`NodeError`]: nothing runs then.
@@ -129,21 +142,26 @@ impl Node {
         let data = &config.data;
         std::fs::create_dir_all(data).map_err(|source| NodeError::Data { path: data.clone(), source })?;
         let lock = DirectoryLock::acquire(data).map_err(|source| NodeError::Lock { path: data.clone(), source })?;
-        let me = NodeId(config.node);
+        let (me, cluster) = (NodeId(config.node), ClusterId::of_name(&config.cluster));
+        let service = Arc::new(service);
         let desks: Vec<Arc<Desk>> = (0..config.shards)
-            .map(|shard| Arc::new(Desk::new(me, ShardId(shard), shard_directory(config, shard))))
+            .map(|shard| {
+                let shard_id = ShardId(shard);
+                let service = Arc::clone(&service);
+                let shadows = Instances { cluster, shard: shard_id, service: move |shard| service(shard) };
+                Arc::new(Desk::new(me, shard_id, shard_directory(config, shard), Box::new(shadows)))
+            })
             .collect();
         let background = Background::start(desks.clone(), config.background_core, data.clone())?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut node = Self { threads: Vec::new(), stop: Arc::clone(&stop), background: Some(background), _lock: lock };
-        let service = Arc::new(service);
         let (started, starting) = mpsc::channel();
         for (shard, desk) in (0..config.shards).zip(desks) {
             let (config, stop, started, service) =
                 (config.clone(), Arc::clone(&stop), started.clone(), Arc::clone(&service));
             let body = move || {
                 let failed = StopOnPanic(Arc::clone(&stop));
-                match open_shard(&config, shard, desk, &stop, |shard| service(shard)) {
+                match open_shard(&config, shard, desk, &stop, move |shard| service(shard)) {
                     Ok(mut shard) => {
                         let _ = started.send(Ok(()));
                         shard.run();
@@ -221,7 +239,7 @@ fn open_shard<S: Service>(
     shard: u16,
     desk: Arc<Desk>,
     stop: &Arc<AtomicBool>,
-    service: impl Fn(ShardId) -> S,
+    service: impl Fn(ShardId) -> S + 'static,
 ) -> Result<Shard<S, UringEnv>, NodeError> {
     let (core, idle) = config.placement(shard, &cores::allowed());
     if let Some(core) = core {
@@ -249,6 +267,7 @@ fn open_shard<S: Service>(
             durability: config.durability.into(),
             session_timeout_ns: config.session_timeout_ms * evershard_protocol::time::MILLISECOND_NS,
             prefer_leaders: config.prefer_leaders,
+            snapshot_segments: config.snapshot_segments,
         },
         members: if config.join { Vec::new() } else { config.members() },
         configured: config.members().into_iter().collect(),
@@ -257,11 +276,12 @@ fn open_shard<S: Service>(
         tail_size: usize::try_from(config.tail_size_mib * 1024 * 1024).expect("bounded by the configuration"),
         inflight_size_max: INFLIGHT_SIZE_MAX,
         started,
-        service: service(shard_id),
+        instances: Box::new(move || service(shard_id)),
         addresses: addresses(config, shard),
         shards: config.shards,
         now: env.now(),
     });
+    let core = core.map_err(|source| NodeError::Restore { shard, source })?;
     Ok(Shard::new(env, core))
 }
 

@@ -38,6 +38,18 @@ pub enum Notice {
     Repaired(Position, Position),
     /// The disk refuses to take it; tried again.
     RepairFailed(i32),
+    /// A snapshot was taken: where it stands, and its size.
+    SnapshotTaken(Position, u64),
+    /// A snapshot could not be taken or kept: the error's number, 0 if it was not the disk.
+    SnapshotFailed(Position, i32),
+    /// A snapshot is being sent to a peer that lacks what the log no longer has.
+    SnapshotSent(NodeId, Position),
+    /// A snapshot that came from the leader cannot be used here.
+    SnapshotRefused(Position),
+    /// The state of another replica's snapshot was taken over; the log begins anew there.
+    SnapshotInstalled(Position),
+    /// Segments or snapshots that are not needed any more could not be deleted.
+    DropFailed(i32),
     /// Leadership is being handed to another node.
     Transfer(NodeId),
     /// A peer remembers more of this replica than its disk has: what it heard, term and durable position.
@@ -131,6 +143,36 @@ impl Notice {
             Self::RepairFailed(errno) => tracing::error!(
                 node, shard, error = %std::io::Error::from_raw_os_error(errno),
                 "a repaired block could not be written; it is tried again. Check the disk"
+            ),
+            Self::SnapshotTaken(position, size) => {
+                tracing::info!(node, shard, position = position.0, size, "a snapshot was taken");
+            }
+            Self::SnapshotFailed(position, 0) => {
+                tracing::error!(node, shard, position = position.0, "no snapshot was taken; it is tried again");
+            }
+            Self::SnapshotFailed(position, errno) => tracing::error!(
+                node, shard, position = position.0, error = %std::io::Error::from_raw_os_error(errno),
+                "a snapshot could not be written; it is tried again. Check the space on the data disk"
+            ),
+            Self::SnapshotSent(to, position) => tracing::info!(
+                node,
+                shard,
+                to = to.0,
+                position = position.0,
+                "a replica lacks what the log no longer has: it is sent a snapshot"
+            ),
+            Self::SnapshotRefused(position) => tracing::error!(
+                node,
+                shard,
+                position = position.0,
+                "the leader's snapshot cannot be used here: too large, damaged on the way, or of a service or version that                  this node does not run. Compare the releases of the nodes"
+            ),
+            Self::SnapshotInstalled(position) => {
+                tracing::info!(node, shard, position = position.0, "the state of the leader's snapshot was taken over")
+            }
+            Self::DropFailed(errno) => tracing::error!(
+                node, shard, error = %std::io::Error::from_raw_os_error(errno),
+                "log files that are not needed any more could not be deleted; it is tried again with the next snapshot"
             ),
             Self::Transfer(to) => tracing::info!(node, shard, to = to.0, "handing leadership over"),
             Self::PutBack(peer, term, durable) => tracing::error!(

@@ -242,6 +242,18 @@ impl<S: Service> Core<S> {
                 }
                 Ok(())
             }
+            PeerFrame::SnapshotChunk(chunk, data) => {
+                if let Some(node) = self.peer_on(id) {
+                    self.on_snapshot_chunk(node, &chunk, data);
+                }
+                Ok(())
+            }
+            PeerFrame::SnapshotReply(reply) => {
+                if let Some(node) = self.peer_on(id) {
+                    self.on_snapshot_reply(node, &reply);
+                }
+                Ok(())
+            }
             PeerFrame::Message(message, data) => {
                 let Some(Role::Peer(node)) = self.links.get(id).map(|link| link.role) else {
                     return Err(FrameError::Field("message before hello"));

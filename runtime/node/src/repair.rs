@@ -219,6 +219,7 @@ impl<S: Service> Core<S> {
     pub(crate) fn on_repair_request(&mut self, from: NodeId, request: &RepairRequest) {
         self.repair.serving.retain(|serving| serving.peer != from);
         if !self.has_same(request) {
+            self.send_snapshot_instead(from, request.first, request.end);
             self.answer_repair(from, request, None);
         } else if let Some((first, second)) = self.tail.range(request.first, request.end) {
             let stream = [first, second].concat();

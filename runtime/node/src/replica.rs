@@ -7,7 +7,9 @@ use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::client::ReplyStatus;
 use evershard_protocol::record::{Kind, Record, SessionOpen};
 use evershard_protocol::{Position, RequestNumber, SessionId, TimerId, Timestamp};
-use evershard_service::{Context, Digest, Digester, Effects, Occasion, Service};
+use evershard_service::{
+    Context, Digest, Digester, Effects, Occasion, Service, SnapshotError, SnapshotReader, SnapshotWriter,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::notice::HaltReason;
@@ -89,6 +91,22 @@ impl<S: Service> Replica<S> {
     /// Asks the service; see [`Service::query`].
     pub fn query(&self, question: &[u8], answer: &mut Vec<u8>) -> bool {
         self.service.query(question, answer)
+    }
+
+    /// Writes the service's own state; see [`Service::save`].
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub(crate) fn save_service(&self, out: &mut dyn SnapshotWriter) -> Result<(), SnapshotError> {
+        self.service.save(out)
+    }
+
+    /// Reads the service's own state; see [`Service::restore`].
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub(crate) fn restore_service(&mut self, source: &mut dyn SnapshotReader) -> Result<(), SnapshotError> {
+        self.service.restore(source)
     }
 
     /// Applies the record behind `applied`.

@@ -112,6 +112,38 @@ impl ReplyRing {
         })
     }
 
+    /// All that is remembered, oldest first, each with its place in the ring.
+    pub(crate) fn placed(&self) -> impl ExactSizeIterator<Item = (Reply<'_>, usize)> {
+        self.entries.iter().map(|entry| {
+            let payload = &self.bytes[entry.start..entry.start + entry.size];
+            let Entry { request, position, status, start, .. } = *entry;
+            (Reply { request, position, status, payload }, start)
+        })
+    }
+
+    /// Where the next reply goes.
+    pub(crate) fn head(&self) -> usize {
+        self.head
+    }
+
+    /// The ring whose next reply goes to `head`, without replies yet; `None` if there is no such place.
+    pub(crate) fn restored(head: usize) -> Option<Self> {
+        (head <= REPLY_RING_SIZE).then(|| Self { head, ..Self::default() })
+    }
+
+    /// Puts a reply behind the others, at its place; `None` if it does not fit there or does not follow them.
+    pub(crate) fn put_back(&mut self, reply: &Reply<'_>, start: usize) -> Option<()> {
+        let size = reply.payload.len();
+        let follows = self.entries.back().is_none_or(|last| reply.request == last.request.next());
+        if !follows || self.entries.len() == WINDOW_LEN {
+            return None;
+        }
+        self.bytes.get_mut(start..start.checked_add(size)?)?.copy_from_slice(reply.payload);
+        let Reply { request, position, status, .. } = *reply;
+        self.entries.push_back(Entry { request, position, status, start, size });
+        Some(())
+    }
+
     /// Bytes that cannot be used for new replies without forgetting one.
     #[must_use]
     pub fn used(&self) -> usize {

@@ -10,6 +10,7 @@
 //! deliver    egress
 //! replicate  the new range -> every peer link; the follower's acknowledgement
 //! repair     blocks that do not read back, here and elsewhere
+//! snapshots  what the shadow is to save, what may be dropped, who is sent one
 //! write      the same range -> the file
 //! submit     one io_uring_enter
 //! ```
@@ -86,6 +87,7 @@ impl<S: Service, E: Env> Shard<S, E> {
         core.deliver();
         core.replicate(env);
         core.repair(env);
+        core.keep_snapshots(env);
         core.write_log(env);
         core.links.flush(env);
         core.tell(env);
@@ -219,7 +221,8 @@ impl<S: Service> Core<S> {
             deadline = deadline.min(other);
         }
         let reads = self.replay.awaits_background() || self.peers.awaits_background();
-        if reads || self.disk.awaits_background() || self.repair.awaits_background() {
+        let writes = self.disk.awaits_background() || self.snapshots.awaits_background();
+        if reads || writes || self.repair.awaits_background() {
             deadline = deadline.min(now.after(BACKGROUND_POLL_NS));
         }
         deadline

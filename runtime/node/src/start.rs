@@ -12,6 +12,8 @@ use evershard_log::{
 use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::{Incarnation, Membership, NodeId, Position, Term, Timestamp};
 
+use crate::snapshot::{Snapshot, SnapshotFault, snapshot_file_name};
+
 /// A replica's files, as far as starting needs them.
 pub trait ReplicaFiles: SegmentSource {
     /// Reads the file with both slots of term and vote; what does not exist reads as zeros.
@@ -25,6 +27,15 @@ pub trait ReplicaFiles: SegmentSource {
     /// # Errors
     /// If it cannot be written.
     fn write_slot(&mut self, offset: u64, slot: &[u8; SLOT_SIZE]) -> io::Result<()>;
+
+    /// Where the snapshots stand that have their names, ascending.
+    fn snapshots(&self) -> Vec<Position>;
+
+    /// The content of a snapshot's file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_snapshot(&mut self, position: Position) -> io::Result<Vec<u8>>;
 
     /// Writes what recovery has restored to a segment's file; [`ReplicaFiles::settle`] makes it durable.
     ///
@@ -53,6 +64,10 @@ pub enum StartError {
     Log(RecoveryError),
     /// There is a log but nobody knows what was voted.
     VoteMissing,
+    /// The log begins here, and no snapshot that verifies reaches up to there.
+    SnapshotMissing(Position),
+    /// A snapshot is of another replica, or of a release that this one does not know.
+    Snapshot(Position, SnapshotFault),
     /// A record that changes the configuration is of a release that this one does not know.
     Membership(Position),
 }
@@ -61,6 +76,12 @@ pub enum StartError {
 pub struct Started {
     /// What was found of the log.
     pub recovered: Recovered,
+    /// The state that the replica begins with, if there is one.
+    pub snapshot: Option<Snapshot>,
+    /// All snapshots that may be counted on, ascending.
+    pub snapshots: Vec<Position>,
+    /// The greatest record time in log and snapshot.
+    pub log_time: Timestamp,
     /// What is now in the slots.
     pub slot: SlotContent,
     /// How the replica stands in consensus.
@@ -86,10 +107,19 @@ pub fn start(
     files.read_slots(&mut both).map_err(StartError::SlotsIo)?;
     let (one, other) = both.split_at(SLOT_SIZE);
     let found = choose_slot(identity, one, other).map_err(StartError::Slots)?;
-    if found.is_none() && !files.segments().is_empty() {
+    if found.is_none() && !(files.segments().is_empty() && files.snapshots().is_empty()) {
         return Err(StartError::VoteMissing);
     }
-    let recovered = recover(identity, files).map_err(StartError::Log)?;
+    let mut remarks = Vec::new();
+    let mut recovered = recover(identity, files).map_err(StartError::Log)?;
+    let standing = judge(found.as_ref(), &recovered, &mut remarks);
+    let (snapshots, snapshot) = find_snapshot(files, identity, &mut remarks)?;
+    if snapshot.is_none() && recovered.start > Position::ZERO {
+        return Err(StartError::SnapshotMissing(recovered.start));
+    }
+    if let Some(snapshot) = &snapshot {
+        join(&mut recovered, snapshot, &mut remarks)?;
+    }
     let numbers = recovered.segments.iter().map(|header| header.number);
     let kept: Vec<SegmentNumber> = numbers.filter(|number| !recovered.unused.contains(number)).collect();
     for mend in recovered.mends.iter().filter(|mend| kept.contains(&mend.segment)) {
@@ -97,24 +127,76 @@ pub fn start(
     }
     files.settle(&kept, &recovered.unused).map_err(StartError::LogIo)?;
 
-    let mut remarks = Vec::new();
-    let standing = judge(found.as_ref(), &recovered, &mut remarks);
     let hard = HardState {
         term: found.as_ref().map_or(Term(0), |slot| slot.term),
         vote: found.as_ref().and_then(|slot| slot.vote),
         standing,
     };
     let slot = begin_life(files, identity, found.as_ref(), hard, durability, now).map_err(StartError::SlotsIo)?;
-    let memberships = memberships_of(&recovered)?;
+    let mut memberships = memberships_of(&recovered)?;
+    let (mut commit, mut log_time) = (recovered.committed, recovered.log_time);
+    if let Some(snapshot) = &snapshot {
+        let position = snapshot.position();
+        commit = commit.max(position);
+        log_time = log_time.max(snapshot.time());
+        if memberships.first().is_none_or(|(first, _, _)| *first > position) {
+            memberships.insert(0, (position, snapshot.membership(), snapshot.addresses().to_vec()));
+        }
+    }
     let restored = Restored {
         hard,
-        terms: terms_of(&recovered),
+        terms: terms_of(&recovered, snapshot.as_ref()),
         memberships: memberships.iter().map(|(position, membership, _)| (*position, *membership)).collect(),
         durable: recovered.end,
-        commit: recovered.committed,
+        commit,
     };
     let addresses = memberships.into_iter().next_back().map_or_else(Vec::new, |(_, _, addresses)| addresses);
-    Ok(Started { recovered, slot, restored, addresses, remarks })
+    Ok(Started { recovered, snapshot, snapshots, log_time, slot, restored, addresses, remarks })
+}
+
+/// The newest snapshot that verifies, and the positions of all that may be: those up to it.
+fn find_snapshot(
+    files: &mut dyn ReplicaFiles,
+    identity: &Identity,
+    remarks: &mut Vec<String>,
+) -> Result<(Vec<Position>, Option<Snapshot>), StartError> {
+    let mut positions = files.snapshots();
+    while let Some(position) = positions.last().copied() {
+        let bytes = files.read_snapshot(position).map_err(StartError::LogIo)?;
+        match Snapshot::parse(bytes, identity.cluster, identity.shard) {
+            Ok(snapshot) if snapshot.position() == position => return Ok((positions, Some(snapshot))),
+            Ok(_) | Err(SnapshotFault::Damaged) => remarks.push(format!(
+                "{} does not verify: the one before it and the log take its place. The disk may be failing: look at it",
+                snapshot_file_name(position)
+            )),
+            Err(fault) => return Err(StartError::Snapshot(position, fault)),
+        }
+        positions.pop();
+    }
+    Ok((positions, None))
+}
+
+/// Log and snapshot become one: the log goes on behind the snapshot, or begins anew there.
+fn join(recovered: &mut Recovered, snapshot: &Snapshot, remarks: &mut Vec<String>) -> Result<(), StartError> {
+    let position = snapshot.position();
+    if position < recovered.start {
+        return Err(StartError::SnapshotMissing(recovered.start));
+    }
+    let known = term_before(recovered, position);
+    if position > recovered.end || known != Some(snapshot.term()) {
+        remarks.push(format!(
+            "the log ends at position {}, or went another way, before the snapshot at {position}: it begins anew there",
+            recovered.end
+        ));
+        recovered.begin_anew(position);
+    }
+    Ok(())
+}
+
+/// Term of the record that ends at `position`, as far as the log knows it.
+fn term_before(recovered: &Recovered, position: Position) -> Option<Term> {
+    let behind = recovered.runs.partition_point(|(_, start)| *start < position);
+    behind.checked_sub(1).map(|at| recovered.runs[at].0)
 }
 
 /// The segment that may still be written, if there is one: the newest that holds something.
@@ -136,11 +218,15 @@ fn memberships_of(recovered: &Recovered) -> Result<Vec<LoggedMembership>, StartE
     recovered.memberships.iter().map(read).collect()
 }
 
-fn terms_of(recovered: &Recovered) -> TermTable {
-    let mut terms = TermTable::new();
+fn terms_of(recovered: &Recovered, snapshot: Option<&Snapshot>) -> TermTable {
+    let base = recovered.start;
+    let here = snapshot.filter(|snapshot| snapshot.position() == base).map(Snapshot::term);
+    let mut terms = TermTable::starting_at(base, term_before(recovered, base).or(here).unwrap_or(Term(0)));
     for (at, (term, _)) in recovered.runs.iter().enumerate() {
         let end = recovered.runs.get(at + 1).map_or(recovered.end, |(_, start)| *start);
-        terms.append(*term, end);
+        if end > base {
+            terms.append(*term, end);
+        }
     }
     terms
 }

@@ -104,7 +104,7 @@ impl<S: Service> Core<S> {
             learners: ids(raft.membership().learners),
             membership: raft.membership_position().0,
             sound: raft.standing() == Standing::Sound,
-            snapshot: 0,
+            snapshot: self.snapshots.newest().map_or(0, |position| position.0),
             applied: self.replica.applied.0,
             committed: raft.commit().0,
             durable: self.disk.durable().0,

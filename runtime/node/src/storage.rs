@@ -15,6 +15,7 @@ use evershard_sys::buffer::AlignedBuffer;
 use evershard_sys::clock;
 use evershard_sys::file::{Directness, LogFile, sync_directory};
 
+use crate::snapshot::{SnapshotFault, snapshot_file_name, snapshot_position_of};
 use crate::start::{ReplicaFiles, StartError, Started, start, writable};
 
 /// Bytes read at a time while the log is looked through.
@@ -56,6 +57,26 @@ pub enum StorageError {
          from its peers"
     )]
     VoteMissing(PathBuf),
+    /// The log begins above all snapshots.
+    #[error(
+        "{path}: the log begins at position {start}, and no snapshot that verifies reaches up to there\n\nhint: snapshots were \
+         removed or are damaged; put them back, or move the whole shard directory away: the replica then comes back from \
+         its peers"
+    )]
+    SnapshotMissing {
+        /// The directory.
+        path: PathBuf,
+        /// Where the log begins.
+        start: Position,
+    },
+    /// A snapshot is another replica's, or of a newer release.
+    #[error("{path}: {source}")]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SnapshotFault,
+    },
     /// A record that changes the configuration cannot be read.
     #[error(
         "{path}: the record at position {position} changes who belongs to the shard in a way that this release does not \
@@ -83,6 +104,7 @@ struct Files {
     directory: PathBuf,
     slots: LogFile,
     numbers: Vec<SegmentNumber>,
+    snapshots: Vec<Position>,
     open: Option<(SegmentNumber, LogFile)>,
     buffer: AlignedBuffer,
     /// What `buffer` holds: segment, offset, bytes.
@@ -129,13 +151,17 @@ fn located(error: StartError, directory: &Path, slots: &Path) -> StorageError {
         StartError::Slots(source) => StorageError::Slots { path: slots, source },
         StartError::Log(source) => StorageError::Log { path: directory, source },
         StartError::VoteMissing => StorageError::VoteMissing(directory),
+        StartError::SnapshotMissing(start) => StorageError::SnapshotMissing { path: directory, start },
+        StartError::Snapshot(position, source) => {
+            StorageError::Snapshot { path: directory.join(snapshot_file_name(position)), source }
+        }
         StartError::Membership(position) => StorageError::Membership { path: directory, position },
     }
 }
 
 impl Files {
     fn open(directory: &Path, slots: LogFile) -> io::Result<Self> {
-        let mut numbers = Vec::new();
+        let (mut numbers, mut snapshots) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -144,11 +170,15 @@ impl Files {
                 std::fs::remove_file(entry.path())?;
             } else if let Some(number) = segment_number_of(&name) {
                 numbers.push(number);
+            } else if let Some(position) = snapshot_position_of(&name) {
+                snapshots.push(position);
             }
         }
         numbers.sort_unstable();
+        snapshots.sort_unstable();
         let directory = directory.to_owned();
-        Ok(Self { directory, slots, numbers, open: None, buffer: AlignedBuffer::new(SCAN_SIZE), held: None })
+        let buffer = AlignedBuffer::new(SCAN_SIZE);
+        Ok(Self { directory, slots, numbers, snapshots, open: None, buffer, held: None })
     }
 
     fn path(&self, number: SegmentNumber) -> PathBuf {
@@ -205,6 +235,14 @@ impl SegmentSource for Files {
 }
 
 impl ReplicaFiles for Files {
+    fn snapshots(&self) -> Vec<Position> {
+        self.snapshots.clone()
+    }
+
+    fn read_snapshot(&mut self, position: Position) -> io::Result<Vec<u8>> {
+        std::fs::read(self.directory.join(snapshot_file_name(position)))
+    }
+
     fn mend(&mut self, segment: SegmentNumber, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut buffer = AlignedBuffer::new(bytes.len());
         buffer.copy_from_slice(bytes);

@@ -41,6 +41,19 @@ impl TimerTable {
         }
     }
 
+    /// The table with these timers, in firing order; `None` if they are not, or too many.
+    #[must_use]
+    pub fn restore(timers: impl Iterator<Item = Timer>) -> Option<Self> {
+        let mut table = Self::default();
+        for timer in timers {
+            if table.timers.len() == TIMERS_MAX || table.timers.last().is_some_and(|last| *last >= timer) {
+                return None;
+            }
+            table.timers.push(timer);
+        }
+        Some(table)
+    }
+
     /// Takes a timer that has fired off the table; false if it is not set like this any more.
     pub fn fire(&mut self, timer: Timer) -> bool {
         match self.timers.binary_search(&timer) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evershard_log::{SegmentHeader, SegmentNumber};
 use evershard_protocol::limits::LINKS_MAX;
-use evershard_protocol::{Instant, NodeId, Timestamp};
+use evershard_protocol::{Instant, NodeId, Position, Timestamp};
 use evershard_sys::buffer::AlignedBuffer;
 use evershard_sys::clock;
 use evershard_sys::file::LogFile;
@@ -20,6 +20,8 @@ use crate::background::{Answer, Desk, Work};
 use crate::config::IdleStrategy;
 use crate::env::{Env, Event, Idle, LinkId, Now, ReadRequest};
 use crate::notice::Notice;
+use crate::shadow::{DropOrder, SnapshotOrder};
+use crate::snapshot::Snapshot;
 
 /// How long `backoff` spins after the last event before it blocks.
 const BACKOFF_SPIN_NS: u64 = 50_000;
@@ -125,6 +127,12 @@ impl UringEnv {
                 Answer::Repaired { segment, offset, outcome } => {
                     sink(Event::BlockRepaired { segment, offset, outcome });
                 }
+                Answer::SnapshotTaken { position, outcome } => sink(Event::SnapshotTaken { position, outcome }),
+                Answer::SnapshotKept { snapshot, outcome } => sink(Event::SnapshotKept { snapshot, outcome }),
+                Answer::SnapshotRead { position, offset, outcome } => {
+                    sink(Event::SnapshotRead { position, offset, outcome });
+                }
+                Answer::Dropped { outcome } => sink(Event::LogDropped { outcome }),
                 Answer::Read { request, chunk } => sink(Event::Read { request, chunk }),
             }
         }
@@ -291,6 +299,22 @@ impl Env for UringEnv {
 
     fn repair_block(&mut self, segment: SegmentNumber, offset: u64, block: AlignedBuffer) -> bool {
         self.desk.ask(Work::Repair { segment, offset, block })
+    }
+
+    fn take_snapshot(&mut self, order: SnapshotOrder) -> bool {
+        self.desk.ask(Work::TakeSnapshot(order))
+    }
+
+    fn keep_snapshot(&mut self, snapshot: Box<Snapshot>) -> Result<(), Box<Snapshot>> {
+        self.desk.ask_to_keep(snapshot)
+    }
+
+    fn read_snapshot(&mut self, position: Position, offset: u64) -> bool {
+        self.desk.ask(Work::ReadSnapshot { position, offset })
+    }
+
+    fn drop_log(&mut self, order: DropOrder) -> bool {
+        self.desk.ask(Work::Drop(order))
     }
 
     fn notify(&mut self, notice: Notice) {

@@ -42,6 +42,8 @@ pub fn table() -> Vec<Entry> {
         entry(Bug::JointOneMajority, profile::members, 500),
         entry(Bug::MembershipAtCommit, profile::members, 1000),
         entry(Bug::HoleAsAbsent, profile::damage, 200),
+        entry(Bug::SnapshotWithoutSessions, profile::snapshots, 100),
+        entry(Bug::TrimBeforePublish, profile::snapshots, 100),
     ]
 }
 

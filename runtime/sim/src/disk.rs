@@ -17,6 +17,7 @@
 //! * **Bad read.** What is read to answer the shard is garbage; read again it is good.
 //! * **Slot rot.** One of the two slots changes, all sectors of it.
 //! * **Wipe.** A new, empty disk.
+//! * **Snapshots.** See [`crate::shelf`].
 //! * **Left over.** Behind the end of the log stands a block that an earlier life of the segment's file left there.
 //!
 //! # Budget
@@ -36,11 +37,13 @@ use evershard_log::slots::{SLOT_SIZE, SLOTS_FILE_SIZE, choose_slot};
 use evershard_log::{BLOCK_ALIGNMENT, Identity, SegmentHeader, SegmentNumber, SegmentSource};
 use evershard_node::chunk::ChunkReader;
 use evershard_node::env::{Chunk, ReadFailure, ReadRequest};
+use evershard_node::shadow::DropOrder;
 use evershard_node::start::ReplicaFiles;
-use evershard_protocol::{NodeId, Term};
+use evershard_protocol::{NodeId, Position, Term};
 use evershard_sys::buffer::AlignedBuffer;
 
 use crate::random::Random;
+use crate::shelf::Shelf;
 
 /// EIO.
 pub const EIO: i32 = 5;
@@ -102,6 +105,7 @@ pub struct Image {
     files: BTreeMap<SegmentNumber, Vec<u8>>,
     numbers: Vec<SegmentNumber>,
     slots: Vec<u8>,
+    snapshots: BTreeMap<Position, Vec<u8>>,
 }
 
 /// One replica's disk.
@@ -109,6 +113,8 @@ pub struct SimDisk {
     files: BTreeMap<SegmentNumber, Vec<u8>>,
     numbers: Vec<SegmentNumber>,
     slots: Vec<u8>,
+    /// The snapshots, and the background's work on them.
+    pub shelf: Shelf,
     in_flight: Vec<InFlight>,
     unsettled: Vec<Unsettled>,
     random: Random,
@@ -135,6 +141,7 @@ impl SimDisk {
             files: BTreeMap::new(),
             numbers: Vec::new(),
             slots: vec![0; SLOTS_FILE_SIZE],
+            shelf: Shelf::default(),
             in_flight: Vec::new(),
             unsettled: Vec::new(),
             random,
@@ -153,6 +160,7 @@ impl SimDisk {
         self.files.clear();
         self.numbers.clear();
         self.slots.fill(0);
+        self.shelf.wipe();
         self.in_flight.clear();
         self.unsettled.clear();
         self.lost = None;
@@ -163,13 +171,19 @@ impl SimDisk {
     #[must_use]
     pub fn image(&self) -> Image {
         assert!(self.in_flight.is_empty(), "a backup is made of a disk at rest");
-        Image { files: self.files.clone(), numbers: self.numbers.clone(), slots: self.slots.clone() }
+        Image {
+            files: self.files.clone(),
+            numbers: self.numbers.clone(),
+            slots: self.slots.clone(),
+            snapshots: self.shelf.files.clone(),
+        }
     }
 
     /// Puts a backup back; the process must be down.
     pub fn put_back(&mut self, image: &Image) {
         self.wipe();
         (self.files, self.numbers, self.slots) = (image.files.clone(), image.numbers.clone(), image.slots.clone());
+        self.shelf.files.clone_from(&image.snapshots);
     }
 
     /// Nothing more goes wrong from now on.
@@ -322,8 +336,29 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Deletes what an order names.
+    pub fn drop_all(&mut self, order: &DropOrder) {
+        let gone = self.shelf.delete(order, &self.numbers, usize::MAX);
+        self.remove(&gone);
+    }
+
+    fn remove(&mut self, segments: &[SegmentNumber]) {
+        self.files.retain(|number, _| !segments.contains(number));
+        self.numbers.retain(|number| !segments.contains(number));
+    }
+
+    fn interrupt(&mut self) {
+        let mut random = self.random.clone();
+        if !self.shelf.jobs.is_empty() {
+            self.random.any();
+        }
+        let gone = self.shelf.interrupt(&mut random, &self.numbers);
+        self.remove(&gone);
+    }
+
     /// The process was killed.
     pub fn kill(&mut self) {
+        self.interrupt();
         for write in std::mem::take(&mut self.in_flight) {
             if self.random.chance(500) {
                 self.apply(&write, |_| true, true);
@@ -333,6 +368,7 @@ impl SimDisk {
 
     /// The power goes, of a running process or of one that is down.
     pub fn lose_power(&mut self) {
+        self.interrupt();
         for Unsettled { segment, offset, before } in std::mem::take(&mut self.unsettled).into_iter().rev() {
             let mut random = Random::numbered(self.random.any(), "unsettled", 0);
             let Some(file) = self.file(segment) else { continue };
@@ -463,6 +499,12 @@ impl SimDisk {
         Mounted(self)
     }
 
+    /// The segments there are, ascending.
+    #[must_use]
+    pub fn segments(&self) -> &[SegmentNumber] {
+        &self.numbers
+    }
+
     fn file(&mut self, segment: Option<SegmentNumber>) -> Option<&mut Vec<u8>> {
         match segment {
             Some(number) => self.files.get_mut(&number),
@@ -510,6 +552,14 @@ impl SegmentSource for Mounted<'_> {
 }
 
 impl ReplicaFiles for Mounted<'_> {
+    fn snapshots(&self) -> Vec<Position> {
+        self.0.shelf.files.keys().copied().collect()
+    }
+
+    fn read_snapshot(&mut self, position: Position) -> io::Result<Vec<u8>> {
+        Ok(self.0.shelf.files[&position].clone())
+    }
+
     fn read_slots(&mut self, out: &mut [u8; SLOTS_FILE_SIZE]) -> io::Result<()> {
         out.copy_from_slice(&self.0.slots);
         Ok(())

@@ -9,9 +9,13 @@ use std::collections::VecDeque;
 use evershard_log::{SegmentHeader, SegmentNumber};
 use evershard_node::env::{Chunk, Env, Event, Idle, LinkId, Now, ReadFailure, ReadRequest};
 use evershard_node::notice::Notice;
-use evershard_protocol::NodeId;
+use evershard_node::shadow::{DropOrder, SnapshotFailure, SnapshotOrder};
+use evershard_node::snapshot::Snapshot;
 use evershard_protocol::limits::LINKS_MAX;
+use evershard_protocol::{NodeId, Position};
 use evershard_sys::buffer::AlignedBuffer;
+
+use crate::shelf::Job;
 
 /// Notices kept for the trace; more of one turn are dropped.
 const NOTICES_LEN_MAX: usize = 64;
@@ -40,6 +44,14 @@ pub enum Happened {
     NotPrepared(i32),
     /// See [`Event::BlockRepaired`].
     Repaired(SegmentNumber, u64, Result<(), i32>),
+    /// See [`Event::SnapshotTaken`].
+    SnapshotTaken(Position, Result<u64, SnapshotFailure>),
+    /// See [`Event::SnapshotKept`].
+    SnapshotKept(Box<Snapshot>, Result<(), i32>),
+    /// See [`Event::SnapshotRead`].
+    SnapshotRead(Position, u64, Result<(Vec<u8>, u64), i32>),
+    /// See [`Event::LogDropped`].
+    LogDropped(Result<(), i32>),
     /// See [`Event::Read`].
     Read(ReadRequest, Result<Chunk, ReadFailure>),
 }
@@ -62,6 +74,8 @@ pub enum Action {
     Read(ReadRequest),
     /// See [`Env::repair_block`].
     Repair(SegmentNumber, u64, AlignedBuffer),
+    /// Work that has to do with snapshots.
+    Background(Job),
 }
 
 /// One shard's letterboxes and its table of links.
@@ -145,6 +159,15 @@ impl SimEnv {
         !self.inbox.is_empty()
     }
 
+    fn ask_background(&mut self, action: impl FnOnce() -> Action) -> bool {
+        let room = self.background < BACKGROUND_LEN_MAX;
+        if room {
+            self.background += 1;
+            self.actions.push(action());
+        }
+        room
+    }
+
     fn release(&mut self, link: LinkId) {
         if self.is_open(link) {
             self.open[link.index as usize] = false;
@@ -197,6 +220,22 @@ impl Env for SimEnv {
                     self.background -= 1;
                     sink(Event::BlockRepaired { segment, offset, outcome });
                 }
+                Happened::SnapshotTaken(position, outcome) => {
+                    self.background -= 1;
+                    sink(Event::SnapshotTaken { position, outcome });
+                }
+                Happened::SnapshotKept(snapshot, outcome) => {
+                    self.background -= 1;
+                    sink(Event::SnapshotKept { snapshot, outcome });
+                }
+                Happened::SnapshotRead(position, offset, outcome) => {
+                    self.background -= 1;
+                    sink(Event::SnapshotRead { position, offset, outcome });
+                }
+                Happened::LogDropped(outcome) => {
+                    self.background -= 1;
+                    sink(Event::LogDropped { outcome });
+                }
                 Happened::Read(request, chunk) => {
                     self.background -= 1;
                     sink(Event::Read { request, chunk });
@@ -238,30 +277,35 @@ impl Env for SimEnv {
     }
 
     fn prepare_segment(&mut self, header: SegmentHeader) -> bool {
-        let room = self.background < BACKGROUND_LEN_MAX;
-        if room {
-            self.background += 1;
-            self.actions.push(Action::Prepare(header));
-        }
-        room
+        self.ask_background(|| Action::Prepare(header))
     }
 
     fn read_log(&mut self, request: ReadRequest) -> bool {
-        let room = self.background < BACKGROUND_LEN_MAX;
-        if room {
-            self.background += 1;
-            self.actions.push(Action::Read(request));
-        }
-        room
+        self.ask_background(|| Action::Read(request))
     }
 
     fn repair_block(&mut self, segment: SegmentNumber, offset: u64, block: AlignedBuffer) -> bool {
-        let room = self.background < BACKGROUND_LEN_MAX;
-        if room {
-            self.background += 1;
-            self.actions.push(Action::Repair(segment, offset, block));
+        self.ask_background(|| Action::Repair(segment, offset, block))
+    }
+
+    fn take_snapshot(&mut self, order: SnapshotOrder) -> bool {
+        self.ask_background(|| Action::Background(Job::Take(order)))
+    }
+
+    fn keep_snapshot(&mut self, snapshot: Box<Snapshot>) -> Result<(), Box<Snapshot>> {
+        if self.background == BACKGROUND_LEN_MAX {
+            return Err(snapshot);
         }
-        room
+        self.ask_background(|| Action::Background(Job::Keep(snapshot)));
+        Ok(())
+    }
+
+    fn read_snapshot(&mut self, position: Position, offset: u64) -> bool {
+        self.ask_background(|| Action::Background(Job::Read(position, offset)))
+    }
+
+    fn drop_log(&mut self, order: DropOrder) -> bool {
+        self.ask_background(|| Action::Background(Job::Drop(order)))
     }
 
     fn notify(&mut self, notice: Notice) {

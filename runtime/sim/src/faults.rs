@@ -150,6 +150,10 @@ impl World {
                 let node = u8::try_from(to).expect("few nodes");
                 self.ask_operator(shard, AdminAction::Transfer, node)
             }
+            Fault::Snapshot(who, shard) => {
+                let node = self.resolve(who);
+                self.ask_node(node, shard, AdminAction::Snapshot, 0)
+            }
             Fault::Digest(shard) => self.ask_operator(shard, AdminAction::Digest, 0),
             Fault::MemberAdd(shard, node) => self.add_member(shard, node),
             Fault::MemberPromote(shard, node) => self.promote_member(shard, node),
@@ -212,6 +216,10 @@ impl World {
                 self.nodes[node].disks[shard].rot_slot(pick);
                 self.nodes[node].slot_damaged[shard] = true;
                 self.harm(node, shard)
+            }
+            Fault::SnapshotRot(who, shard, pick) => {
+                let node = self.resolve(who);
+                self.budget.may_harm(node) && self.nodes[node].disks[shard].shelf.rot(pick) && self.harm(node, shard)
             }
             Fault::BadRead(who, shard) => {
                 let node = self.resolve(who);

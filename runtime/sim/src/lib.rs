@@ -88,6 +88,7 @@
 //! once, after a delay; a crash in the middle of that leaves nothing. Two processes of one node never run at once.
 #![forbid(unsafe_code)]
 
+pub mod background;
 pub mod budget;
 pub mod bugs;
 pub mod client;
@@ -108,6 +109,7 @@ pub mod report;
 pub mod run;
 pub mod script;
 pub mod service;
+pub mod shelf;
 pub mod shrink;
 pub mod stats;
 pub mod trace;

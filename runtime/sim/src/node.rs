@@ -160,6 +160,7 @@ pub fn make(
     now: Time,
 ) -> Running {
     let probe = Probe::default();
+    let instance_probe = Probe::clone(&probe);
     let nodes = options.nodes;
     let joins = joins || node >= options.voters;
     let members = if joins { 0..0 } else { 0..options.voters };
@@ -175,6 +176,7 @@ pub fn make(
             durability: options.durability,
             session_timeout_ns: options.session_timeout_ns,
             prefer_leaders: options.prefer_leaders,
+            snapshot_segments: options.snapshot_segments,
         },
         members: members.map(node_id).collect(),
         configured: (0..nodes).map(node_id).collect(),
@@ -183,11 +185,12 @@ pub fn make(
         tail_size: options.tail_size,
         inflight_size_max: options.inflight_size_max,
         started,
-        service: KeyValue::new(Probe::clone(&probe), salt),
+        instances: Box::new(move || KeyValue::new(Probe::clone(&instance_probe), salt)),
         addresses: (0..nodes).map(|node| Some(Arc::from(address(node)))).collect(),
         shards: u16::try_from(options.shards).expect("few shards"),
         now: clock.now(now),
     });
+    let core = core.expect("what verifies is what was saved");
     Running {
         shard: Shard::new(SimEnv::new(), core),
         probe,

@@ -52,12 +52,17 @@ impl World {
     /// An operator's message to whoever leads a shard.
     pub(crate) fn ask_operator(&mut self, shard: usize, action: AdminAction, node: u8) -> bool {
         let Some(leader) = self.leader(shard) else { return false };
+        self.ask_node(leader, shard, action, node)
+    }
+
+    /// An operator's message to one replica.
+    pub(crate) fn ask_node(&mut self, replica: usize, shard: usize, action: AdminAction, node: u8) -> bool {
         let admin = Admin { action: (action as u16).into(), node, padding: [0; 5] };
         let mut message = Vec::with_capacity(128);
         // Whoever is added is found somewhere.
         let address = if action == AdminAction::MemberAdd { socket(usize::from(node)) } else { String::new() };
         frame::put(&mut message, &admin, address.as_bytes()).expect("there is room");
-        let parties = [Party::Client(self.clients.len()), Party::Shard(leader, shard, 0)];
+        let parties = [Party::Client(self.clients.len()), Party::Shard(replica, shard, 0)];
         let connection = self.network.dial(parties, None, self.time);
         self.operators.insert(connection, message);
         self.settle_network();

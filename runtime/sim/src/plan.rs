@@ -31,6 +31,8 @@ pub struct Options {
     pub timing: Timing,
     /// Bytes of a segment.
     pub segment_size: u64,
+    /// A snapshot is taken when so many segments were begun since the last one; 0: only when asked.
+    pub snapshot_segments: u64,
     /// Bytes of log in memory.
     pub tail_size: usize,
     /// Bytes sent ahead of acknowledgements.
@@ -147,6 +149,10 @@ pub enum Fault {
     Transfer(usize, usize),
     /// An operator asks for a digest.
     Digest(usize),
+    /// An operator asks a replica for a snapshot.
+    Snapshot(Who, usize),
+    /// Bits of the newest snapshot change; which ones is drawn.
+    SnapshotRot(Who, usize, u64),
     /// An operator adds a node to a shard, this one or the next that is no member.
     MemberAdd(usize, usize),
     /// An operator makes a learner a voter, this one or the next that is a learner.
@@ -189,6 +195,8 @@ impl Fault {
             Self::ClockJump(..) => "clock-jump",
             Self::Transfer(..) => "transfer",
             Self::Digest(_) => "digest",
+            Self::Snapshot(..) => "snapshot",
+            Self::SnapshotRot(..) => "snapshot-rot",
             Self::MemberAdd(..) => "member-add",
             Self::MemberPromote(..) => "member-promote",
             Self::MemberRemove(..) => "member-remove",
@@ -274,6 +282,7 @@ fn options(seed: u64, profile: &Profile) -> Options {
         durability,
         timing,
         segment_size: SEGMENT_SIZE_MIN + random.below(4) * 65_536,
+        snapshot_segments: 0,
         tail_size: random.pick(&[80, 128, 256, 1024]) * 1024,
         inflight_size_max: random.pick(&[72, 128, 512]) * 1024,
         session_timeout_ns: random.pick(&[2, 5, 20, 60]) * 1000 * MS,
@@ -305,6 +314,7 @@ fn options(seed: u64, profile: &Profile) -> Options {
     }
     grow(&mut Random::stream(seed, "members"), profile, &mut options);
     ask(&mut Random::stream(seed, "reading"), profile, &mut options);
+    options.snapshot_segments = Random::stream(seed, "snapshots").pick(&[0, 0, 1, 1, 2]);
     (profile.adjust)(&mut options);
     options.timing.lease_ns = lease(&mut Random::stream(seed, "lease"), profile, &options.timing);
     options

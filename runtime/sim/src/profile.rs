@@ -157,6 +157,8 @@ pub fn standard() -> Profile {
             share(4, (1, 1), |draw| Fault::ClockJump(draw.who(), jump(draw.random))),
             share(4, (1, 1), |draw| Fault::Transfer(draw.shard(), draw.node())),
             share(2, (1, 1), |draw| Fault::Digest(draw.shard())),
+            share(6, (1, 1), |draw| Fault::Snapshot(draw.who(), draw.shard())),
+            share(1, (1, 1), |draw| Fault::SnapshotRot(draw.who(), draw.shard(), draw.random.any())),
             share(4, (1, 1), |draw| Fault::MemberAdd(draw.shard(), draw.node())),
             share(4, (1, 1), |draw| Fault::MemberPromote(draw.shard(), draw.node())),
             share(4, (1, 1), |draw| Fault::MemberRemove(draw.shard(), draw.who())),
@@ -440,10 +442,61 @@ pub fn members() -> Profile {
     }
 }
 
+/// Snapshots taken, interrupted, damaged and sent, with logs that are trimmed behind them all the time.
+#[must_use]
+pub fn snapshots() -> Profile {
+    Profile {
+        name: "snapshots",
+        shares: vec![
+            share(16, (1, 1), |draw| Fault::Snapshot(draw.who(), draw.shard())),
+            share(6, (20, 600), |draw| Fault::Kill(draw.who())),
+            share(6, (20, 600), |draw| Fault::PowerLoss(draw.who())),
+            share(2, (20, 300), |_| Fault::Blackout),
+            share(6, (20, 400), |draw| Fault::Wipe(draw.who())),
+            share(6, (200, 1500), |draw| Fault::Isolate(draw.who(), false)),
+            share(3, (50, 900), |draw| Fault::Cut(draw.who(), draw.node())),
+            share(3, (1, 1), |draw| Fault::Reset(draw.who())),
+            share(3, (20, 900), |draw| Fault::Pause(draw.who())),
+            share(3, (100, 900), |draw| Fault::DiskFull(draw.who())),
+            share(3, (20, 800), |draw| Fault::DiskStall(draw.who())),
+            share(4, (1, 1), |draw| Fault::SnapshotRot(draw.who(), draw.shard(), draw.random.any())),
+            share(3, (1, 1), |draw| Fault::Rot(draw.who(), draw.shard(), draw.random.any())),
+            share(2, (1, 1), |draw| Fault::BadRead(draw.who(), draw.shard())),
+            share(3, (1, 1), |draw| Fault::MemberAdd(draw.shard(), draw.node())),
+            share(3, (1, 1), |draw| Fault::MemberPromote(draw.shard(), draw.node())),
+            share(3, (1, 1), |draw| Fault::MemberRemove(draw.shard(), draw.who())),
+            share(2, (1, 1), |draw| Fault::Transfer(draw.shard(), draw.node())),
+        ],
+        off_per_mille: 250,
+        every_ms: (30, 250),
+        shards: Some(1),
+        adjust: |options| {
+            options.snapshot_segments = 1;
+            options.tail_size = 80 * 1024;
+            options.clients = 3;
+            options.commands = 250;
+            options.think_ns = 10 * MS;
+            options.segment_size = evershard_log::SEGMENT_SIZE_MIN;
+        },
+        ..standard()
+    }
+}
+
 /// All mixes.
 #[must_use]
 pub fn all() -> Vec<Profile> {
-    vec![standard(), figure_eight(), elections(), blackouts(), damage(), overwrites(), reads(), hand_overs(), members()]
+    vec![
+        standard(),
+        figure_eight(),
+        elections(),
+        blackouts(),
+        damage(),
+        overwrites(),
+        reads(),
+        hand_overs(),
+        members(),
+        snapshots(),
+    ]
 }
 
 /// No faults at all: for scripts.

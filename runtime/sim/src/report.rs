@@ -28,6 +28,8 @@ pub fn summary(stats: &Stats, elapsed: Duration) -> String {
         ("sessions", stats.sessions.to_string()),
         ("leaders elected", stats.elections.to_string()),
         ("processes started", stats.starts.to_string()),
+        ("snapshots taken", stats.snapshots_taken.to_string()),
+        ("snapshots taken over", stats.snapshots_moved.to_string()),
         ("faults spared by the budget", stats.spared.to_string()),
     ];
     for (name, value) in rows {

@@ -52,6 +52,7 @@ impl Script {
         (options.clients, options.commands) = (1, 0);
         options.unruly_per_mille = 0;
         options.prefer_leaders = false;
+        options.snapshot_segments = 0;
         adjust(options);
         let mut world = World::new(plan);
         world.trace.worded = true;
@@ -112,6 +113,11 @@ impl Script {
     /// SIGTERM; the node stays down so long.
     pub fn stop(&mut self, node: usize, down_ms: u64) {
         assert!(self.world.stop(node, down_ms * MS), "a node that runs can be stopped");
+    }
+
+    /// An operator asks a replica for a snapshot.
+    pub fn snapshot(&mut self, node: usize, shard: usize) {
+        assert!(self.world.ask_node(node, shard, AdminAction::Snapshot, 0), "an operator can always ask");
     }
 
     /// SIGSTOP.

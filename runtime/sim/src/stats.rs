@@ -25,6 +25,10 @@ pub struct Stats {
     pub starts: u64,
     /// Sessions that clients had.
     pub sessions: u64,
+    /// Snapshots that shadows took.
+    pub snapshots_taken: u64,
+    /// Snapshots that replicas took over from another one.
+    pub snapshots_moved: u64,
     /// Bytes committed.
     pub bytes: u64,
     /// Faults that were done, by kind.
@@ -46,6 +50,8 @@ impl Stats {
         self.elections += other.elections;
         self.starts += other.starts;
         self.sessions += other.sessions;
+        self.snapshots_taken += other.snapshots_taken;
+        self.snapshots_moved += other.snapshots_moved;
         self.bytes += other.bytes;
         self.spared += other.spared;
         for (kind, count) in &other.faults {

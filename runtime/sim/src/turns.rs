@@ -175,6 +175,7 @@ impl World {
                     self.repairs.insert(name, (segment, offset, block));
                     self.at(time, Event::Repaired(node, shard, life, name));
                 }
+                Action::Background(job) => self.begin_job(node, shard, job),
                 Action::Read(request) => {
                     let time = now + self.streams.disk.between(100_000, 3_000_000);
                     self.at(time, Event::Read(node, shard, life, request));

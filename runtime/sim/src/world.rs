@@ -48,6 +48,8 @@ pub enum Event {
     Read(usize, usize, u64, ReadRequest),
     /// The background has written a block again: node, shard, life, the repair's name.
     Repaired(usize, usize, u64, u64),
+    /// The background has ended work on snapshots: node, shard, life, its name.
+    Background(usize, usize, u64, u64),
     /// A node starts that has had so many lives.
     Start(usize, u64),
     /// A paused process goes on.
@@ -220,6 +222,10 @@ impl World {
             }
             Event::Repaired(node, shard, life, id) => {
                 self.on_repaired(node, shard, life, id);
+                Ok(())
+            }
+            Event::Background(node, shard, life, name) => {
+                self.on_background(node, shard, life, name);
                 Ok(())
             }
             Event::Start(node, lives) => self.start(node, lives),

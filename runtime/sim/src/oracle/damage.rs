@@ -4,7 +4,9 @@
 use evershard_log::{FaultReason, Verdict};
 use evershard_node::core::Core;
 use evershard_node::notice::HaltReason;
+use evershard_node::snapshot::Snapshot;
 use evershard_node::start::{StartError, Started};
+use evershard_protocol::Position;
 
 use crate::oracle::Violation;
 use crate::service::KeyValue;
@@ -27,7 +29,8 @@ pub fn check_start(
                 let what = format!("n{node} finds its log damaged from {from} on ({reason}), and nothing damaged it");
                 Violation::of("false-fault", what)
             }
-            _ if !damaged && !started.recovered.holes.is_empty() => {
+            // What a snapshot covers is not repaired any more, and no trouble.
+            _ if !damaged && started.recovered.holes.iter().any(|hole| hole.until() > covered(started)) => {
                 let what = format!("n{node} finds holes where nothing damaged it: {:?}", started.recovered.holes);
                 Violation::of("false-fault", what)
             }
@@ -35,6 +38,10 @@ pub fn check_start(
         },
         Err(error) => Violation::of("refused-start", format!("n{node}: {error:?}")),
     }
+}
+
+fn covered(started: &Started) -> Position {
+    started.snapshot.as_ref().map_or(Position::ZERO, Snapshot::position)
 }
 
 /// A replica has had a turn; `excused` says whether something unreadable was put before it.

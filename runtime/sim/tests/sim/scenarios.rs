@@ -8,6 +8,7 @@ mod members;
 mod power;
 mod replication;
 mod sessions;
+mod snapshots;
 
 use evershard_consensus::{Durability, Role, Standing, Timing};
 use evershard_sim::client::address;
