@@ -431,7 +431,7 @@ mod tests {
             ("reserved", offset_of!(RawHeader, reserved), 4),
             ("before", OWN_HEADER_SIZE, OWN_HEADER_SIZE),
         ];
-        crate::layout::check(include_str!("block.rs"), &offsets, BLOCK_HEADER_SIZE);
+        evershard_protocol::layout::check(include_str!("block.rs"), &offsets, BLOCK_HEADER_SIZE);
     }
 
     #[test]

@@ -83,8 +83,6 @@
 
 pub mod block;
 pub mod hole;
-#[cfg(test)]
-mod layout;
 mod lineage;
 pub mod reader;
 pub mod recovery;

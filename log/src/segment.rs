@@ -232,7 +232,7 @@ mod tests {
             ("size", core::mem::offset_of!(RawHeader, size), 8),
             ("reserved_2", core::mem::offset_of!(RawHeader, reserved_2), 8),
         ];
-        crate::layout::check(include_str!("segment.rs"), &offsets, RAW_SIZE);
+        evershard_protocol::layout::check(include_str!("segment.rs"), &offsets, RAW_SIZE);
     }
 
     #[test]

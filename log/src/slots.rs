@@ -302,7 +302,7 @@ mod tests {
             ("clean_end", core::mem::offset_of!(RawSlot, clean_end), 8),
             ("reserved_2", core::mem::offset_of!(RawSlot, reserved_2), 32),
         ];
-        crate::layout::check(include_str!("slots.rs"), &offsets, RAW_SIZE);
+        evershard_protocol::layout::check(include_str!("slots.rs"), &offsets, RAW_SIZE);
     }
 
     #[test]

@@ -83,7 +83,9 @@ pub trait History {
     /// ends at the stream's end or nowhere. Asked for every block, which holds one term only.
     fn run_end(&self, position: Position) -> Position;
 
-    /// Calls `each` with every known run, oldest first: the term and where its first record *begins*.
+    /// Calls `each` with every known run, oldest first: the term and where its first record *begins*. Of a run whose
+    /// beginning is forgotten, because the log begins in it or behind it, any position before the log's first will do: the
+    /// term of the record before is what a later recovery has to know.
     fn runs(&self, each: &mut dyn FnMut(Term, Position));
 
     /// Calls `each` with every known change of the service's version, oldest first.
@@ -254,7 +256,7 @@ mod tests {
             ("versions_len", core::mem::offset_of!(RawStart, versions_len), 4),
             ("reserved_2", core::mem::offset_of!(RawStart, reserved_2), 4),
         ];
-        crate::layout::check(include_str!("start.rs"), &offsets, START_HEADER_SIZE);
+        evershard_protocol::layout::check(include_str!("start.rs"), &offsets, START_HEADER_SIZE);
     }
 
     #[test]

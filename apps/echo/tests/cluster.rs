@@ -3,6 +3,7 @@
 mod members;
 mod processes;
 mod repair;
+mod snapshots;
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};

@@ -47,8 +47,9 @@ impl Snapshotting {
         self.spawn(async move {
             let position = order.mark.position;
             let outcome = take(&desk, order).await;
-            if let Err(SnapshotFailure::Said(words)) = &outcome {
-                tracing::error!(position = position.0, "{}: no snapshot: {words}", desk.directory.display());
+            if let Err(failure) = &outcome {
+                // Here, because the shard's notices carry no words.
+                tracing::error!(position = position.0, "{}: no snapshot: {failure:?}", desk.directory.display());
             }
             desk.answer(Answer::SnapshotTaken { position, outcome }, &stop);
         });

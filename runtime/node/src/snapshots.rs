@@ -44,6 +44,8 @@ pub struct Snapshots {
     dropping: bool,
     /// When it is looked next whether anything is due.
     look_at: Instant,
+    /// None is ordered before.
+    not_before: Instant,
     /// On their way to other replicas, and from one.
     pub(crate) shipping: Shipping,
 }
@@ -61,6 +63,7 @@ impl Snapshots {
             drop_due: true,
             dropping: false,
             look_at: Instant(0),
+            not_before: Instant(0),
             shipping: Shipping::default(),
         }
     }
@@ -109,10 +112,12 @@ impl<S: Service> Core<S> {
         let now = self.now.instant;
         if now >= self.snapshots.look_at {
             self.snapshots.look_at = now.after(LOOK_NS);
-            if self.is_snapshot_due() {
-                self.snapshots.due = self.mark();
+            if now >= self.snapshots.not_before {
+                if self.is_snapshot_due() {
+                    self.snapshots.due = self.mark();
+                }
+                self.order_snapshot(env);
             }
-            self.order_snapshot(env);
             self.drop_what_may_go(env);
         }
         self.ship(env);
@@ -139,7 +144,7 @@ impl<S: Service> Core<S> {
             return Err("nothing was applied since the last snapshot");
         }
         self.snapshots.due = self.mark();
-        self.snapshots.look_at = Instant(0);
+        self.snapshots.not_before = Instant(0);
         let due = self.snapshots.due.as_ref().map(|mark| mark.position);
         due.ok_or("nothing can be saved yet: this replica has applied too little, or has stopped applying")
     }
@@ -167,7 +172,7 @@ impl<S: Service> Core<S> {
         let Some(locations) = self.locations(from, position) else {
             // A block there does not read back yet: after its repair it does.
             self.snapshots.due = None;
-            self.snapshots.look_at = self.now.instant.after(RETRY_NS);
+            self.snapshots.not_before = self.now.instant.after(RETRY_NS);
             return;
         };
         let early = bugs::is_on(Bug::TrimBeforePublish).then(|| locations.last().map(|last| last.segment)).flatten();
@@ -204,8 +209,10 @@ impl<S: Service> Core<S> {
                 }
                 self.notice(Notice::SnapshotTaken(position, size));
             }
+            // A snapshot of another replica has taken the place of the log that the shadow was reading.
+            Err(_) if self.snapshots.newest() > Some(position) => {}
             Err(failure) => {
-                self.snapshots.look_at = self.now.instant.after(RETRY_NS);
+                self.snapshots.not_before = self.now.instant.after(RETRY_NS);
                 let errno = if let SnapshotFailure::Disk(errno) = failure { errno } else { 0 };
                 self.notice(Notice::SnapshotFailed(position, errno));
                 match failure {

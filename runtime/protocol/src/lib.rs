@@ -21,6 +21,7 @@ pub mod checksum;
 pub mod client;
 pub mod frame;
 pub mod ids;
+pub mod layout;
 pub mod limits;
 pub mod membership;
 pub mod peer;

@@ -1,8 +1,11 @@
-//! Holds the layout tables in the module docs against the structs they describe.
+//! For tests: holds the layout tables in the docs of modules against the structs they describe.
 
 /// Compares rows `(field, offset, size)` with the first table in the `//!` docs of `source`, and that the fields
 /// follow each other without holes up to `total`.
-pub(crate) fn check(source: &str, rows: &[(&str, usize, usize)], total: usize) {
+///
+/// # Panics
+/// If they differ: a test fails.
+pub fn check(source: &str, rows: &[(&str, usize, usize)], total: usize) {
     let documented: Vec<(String, usize, usize)> = source
         .lines()
         .skip_while(|line| !line.starts_with("//! | offset |"))
