@@ -14,6 +14,7 @@
 //! join = false                       # true: joins an existing cluster, by `evershard member add` and `promote`
 //! lease_ms = 0                       # followers stay loyal for so long, and reads need not ask them; see `Timing`
 //! segment_size_mib = 64              # one file of the log
+//! snapshot_segments = 8              # a snapshot after so many of them, and what is older is deleted; 0: never by itself
 //! tail_size_mib = 16                 # log kept in memory per shard
 //! session_timeout_ms = 60000         # a session without a client is closed after this
 //! heartbeat_ms = 20

@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long, conflicts_with = "prove")]
     minutes: Option<f64>,
     /// The mix of faults: standard, figure-eight, elections, blackouts, damage,
-    /// overwrites, reads, hand-overs, members.
+    /// overwrites, reads, hand-overs, members, snapshots.
     #[arg(long)]
     mix: Option<String>,
     /// Switches a known bug on, by its name.

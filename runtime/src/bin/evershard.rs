@@ -5,9 +5,10 @@ use std::net::ToSocketAddrs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
+use evershard::client::admin;
 use evershard::operator::{self, MemberChange, ReplicaState, ReplicaStatus, ShardDigests};
 
 /// Looks at a running Evershard cluster, moves its leaders and changes its members.
@@ -41,6 +42,17 @@ enum Command {
         /// The node that shall lead.
         #[arg(long)]
         to: u8,
+    },
+    /// Has the replicas of a shard take a snapshot now, in the background, instead of when it is due.
+    Snapshot {
+        #[command(flatten)]
+        reach: Reach,
+        /// The shard.
+        #[arg(long)]
+        shard: u16,
+        /// Only the replica on this node.
+        #[arg(long)]
+        node: Option<u8>,
     },
     /// Changes the members of the cluster, shard by shard: add a node, promote it when it has caught up, remove one.
     Member {
@@ -113,8 +125,26 @@ fn run(command: Command) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Snapshot { reach, shard, node } => ask_for_snapshots(&reach, shard, node),
         Command::Member { change } => change_member(change),
     }
+}
+
+fn ask_for_snapshots(reach: &Reach, shard: u16, node: Option<u8>) -> Result<ExitCode> {
+    let timeout = Duration::from_millis(reach.timeout_ms);
+    let mut replicas = operator::cluster_status(&reach.cluster, timeout.min(QUESTION_MAX))?;
+    replicas.retain(|replica| replica.shard == shard && node.is_none_or(|node| replica.node == node));
+    if replicas.is_empty() {
+        bail!("no such replica: the cluster's shards and nodes are shown by `evershard status`");
+    }
+    let mut begun = true;
+    for replica in replicas {
+        let said = admin::snapshot(&replica.address, timeout).map(|answer| (answer.code == 0, answer.text));
+        let (good, text) = said.unwrap_or_else(|error| (false, error.to_string()));
+        println!("node {}: {text}", replica.node);
+        begun &= good;
+    }
+    Ok(if begun { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn change_member(change: Member) -> Result<ExitCode> {
