@@ -68,6 +68,13 @@ struct Receiving {
 }
 
 impl Shipping {
+    /// A snapshot of this replica's own is to be kept.
+    pub(crate) fn hand_in(&mut self, snapshot: Snapshot) {
+        if !self.keeping && self.arrived.is_none() {
+            self.arrived = Some(Box::new(snapshot));
+        }
+    }
+
     /// Whether nothing is on its way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -89,6 +96,10 @@ impl<S: Service> Core<S> {
                 Ok(()) => self.snapshots.shipping.keeping = true,
                 Err(snapshot) => self.snapshots.shipping.arrived = Some(snapshot),
             }
+        }
+        if self.snapshots.shipping.receiving.as_ref().is_some_and(|coming| !self.would_take(coming.position)) {
+            // It came another way: the memory is given back.
+            self.snapshots.shipping.receiving = None;
         }
         self.begin_sending();
         for at in (0..self.snapshots.shipping.sending.len()).rev() {
@@ -275,6 +286,11 @@ impl<S: Service> Core<S> {
         self.snapshots.shipping.keeping = false;
         let position = snapshot.position();
         let installed = match outcome {
+            Ok(()) if position <= self.replica.applied => {
+                // This replica's own, or it came another way meanwhile.
+                self.snapshots.keep(position);
+                true
+            }
             Ok(()) => self.install(snapshot),
             Err(errno) => {
                 self.notice(Notice::SnapshotFailed(position, errno));

@@ -20,7 +20,7 @@ use crate::env::{Env, ReadFailure};
 use crate::notice::Notice;
 use crate::shadow::{DropOrder, SnapshotFailure, SnapshotOrder};
 use crate::shipping::Shipping;
-use crate::snapshot::Mark;
+use crate::snapshot::{Mark, Snapshot, encode};
 
 /// Snapshots that are kept.
 pub const SNAPSHOTS_KEPT: usize = 2;
@@ -173,6 +173,9 @@ impl<S: Service> Core<S> {
             // A block there does not read back yet: after its repair it does.
             self.snapshots.due = None;
             self.snapshots.not_before = self.now.instant.after(RETRY_NS);
+            if self.snapshots.kept.is_empty() {
+                self.save_hot_instance();
+            }
             return;
         };
         let early = bugs::is_on(Bug::TrimBeforePublish).then(|| locations.last().map(|last| last.segment)).flatten();
@@ -184,6 +187,17 @@ impl<S: Service> Core<S> {
                 self.forget_log_before(before);
                 env.drop_log(DropOrder { segments_before: before, snapshots_before: None });
             }
+        }
+    }
+
+    /// No snapshot is good any more, and the log's beginning is dropped: no shadow can be built, and the next start would find
+    /// nothing to begin with. The hot instance is all there is, so it saves, however long that takes.
+    fn save_hot_instance(&mut self) {
+        let Some(mark) = self.mark().filter(|mark| self.disk.durable() >= mark.position) else { return };
+        let (cluster, shard) = (self.identity.cluster, self.identity.shard);
+        let saved = encode(&self.replica, cluster, shard, &mark).ok();
+        if let Some(Ok(snapshot)) = saved.map(|bytes| Snapshot::parse(bytes, cluster, shard)) {
+            self.snapshots.shipping.hand_in(snapshot);
         }
     }
 
@@ -212,7 +226,9 @@ impl<S: Service> Core<S> {
             // A snapshot of another replica has taken the place of the log that the shadow was reading.
             Err(_) if self.snapshots.newest() > Some(position) => {}
             Err(failure) => {
-                self.snapshots.not_before = self.now.instant.after(RETRY_NS);
+                if !matches!(failure, SnapshotFailure::Previous(_)) {
+                    self.snapshots.not_before = self.now.instant.after(RETRY_NS);
+                }
                 let errno = if let SnapshotFailure::Disk(errno) = failure { errno } else { 0 };
                 self.notice(Notice::SnapshotFailed(position, errno));
                 match failure {

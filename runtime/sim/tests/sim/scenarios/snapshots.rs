@@ -281,3 +281,25 @@ fn s40_a_snapshot_holds_members_sessions_and_timers() {
         assert_eq!(script.call(0, Command::Get(9)), [u64::MAX], "its time is over");
     }
 }
+
+/// Both snapshots rot while the node runs: the shadow finds out, nothing can be built from the log any more, so the hot
+/// instance itself is saved, and the next start begins with that.
+#[test]
+fn a_replica_whose_snapshots_have_all_rotted_saves_its_hot_instance() {
+    for seed in 0..4 {
+        let mut script = with(seed, small);
+        let leader = ready(&mut script);
+        write(&mut script, 110);
+        trim(&mut script, leader);
+        for file in script.world.nodes[leader].disks[0].shelf.files.values_mut() {
+            let middle = file.len() / 2;
+            file[middle] ^= 1;
+        }
+        write(&mut script, 5);
+        snapshot(&mut script, leader);
+        script.crash(leader);
+        script.restart(leader);
+        script.settle();
+        assert_eq!(script.call(0, Command::Get(1)), [265]);
+    }
+}
