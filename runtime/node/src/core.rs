@@ -57,6 +57,9 @@ pub struct ShardConfig {
     pub prefer_leaders: bool,
     /// A snapshot is taken when so many segments were begun since the last one; 0: only when an operator asks.
     pub snapshot_segments: u64,
+    /// A state of so many bytes at most is saved by the hot instance itself: that takes less than to build a shadow, and
+    /// hardly longer than a turn.
+    pub hot_save_size_max: usize,
 }
 
 /// Counters and flags that an operator sees.

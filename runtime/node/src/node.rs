@@ -28,6 +28,9 @@ use crate::uring::{UringEnv, UringParts};
 /// Bytes a leader sends a follower ahead of its acknowledgement.
 const INFLIGHT_SIZE_MAX: u64 = 8 * 1024 * 1024;
 
+/// A state that takes no more bytes than this in a snapshot is saved between two turns.
+const HOT_SAVE_SIZE_MAX: usize = 128 * 1024;
+
 /// Why a node does not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -268,6 +271,7 @@ fn open_shard<S: Service>(
             session_timeout_ns: config.session_timeout_ms * evershard_protocol::time::MILLISECOND_NS,
             prefer_leaders: config.prefer_leaders,
             snapshot_segments: config.snapshot_segments,
+            hot_save_size_max: HOT_SAVE_SIZE_MAX,
         },
         members: if config.join { Vec::new() } else { config.members() },
         configured: config.members().into_iter().collect(),

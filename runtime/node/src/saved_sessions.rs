@@ -58,6 +58,15 @@ struct RawReply {
 const _: () = assert!(size_of::<RawSession>() == 48 && size_of::<RawReply>() == 32, "the tables above say so");
 
 impl SessionTable {
+    /// Bytes that [`SessionTable::save`] writes, or some more: looked up, not counted.
+    pub(crate) fn saved_size(&self) -> usize {
+        let size = |session: &Session| {
+            let replies = session.replies.placed().len() * size_of::<RawReply>();
+            size_of::<RawSession>() + replies + session.replies.used()
+        };
+        self.iter().map(size).sum()
+    }
+
     /// Writes all sessions.
     pub(crate) fn save(&self, out: &mut Vec<u8>) {
         for session in self.iter() {

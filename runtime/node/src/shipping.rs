@@ -21,6 +21,7 @@ use evershard_service::Service;
 use crate::core::Core;
 use crate::env::Env;
 use crate::notice::Notice;
+use crate::shadow::SnapshotFailure;
 use crate::snapshot::{Snapshot, SnapshotFault};
 
 /// Bytes of a snapshot read from disk at a time.
@@ -68,11 +69,15 @@ struct Receiving {
 }
 
 impl Shipping {
+    /// Whether a snapshot can be handed in to be kept.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.keeping && self.arrived.is_none()
+    }
+
     /// A snapshot of this replica's own is to be kept.
     pub(crate) fn hand_in(&mut self, snapshot: Snapshot) {
-        if !self.keeping && self.arrived.is_none() {
-            self.arrived = Some(Box::new(snapshot));
-        }
+        assert!(self.is_free(), "asked before it was made");
+        self.arrived = Some(Box::new(snapshot));
     }
 
     /// Whether nothing is on its way.
@@ -285,12 +290,11 @@ impl<S: Service> Core<S> {
     pub(crate) fn on_snapshot_kept(&mut self, snapshot: &Snapshot, outcome: Result<(), i32>) {
         self.snapshots.shipping.keeping = false;
         let position = snapshot.position();
+        if self.snapshots.is_taking(position) {
+            let size = snapshot.bytes().len() as u64;
+            return self.on_snapshot_taken(position, outcome.map(|()| size).map_err(SnapshotFailure::Disk));
+        }
         let installed = match outcome {
-            Ok(()) if position <= self.replica.applied => {
-                // This replica's own, or it came another way meanwhile.
-                self.snapshots.keep(position);
-                true
-            }
             Ok(()) => self.install(snapshot),
             Err(errno) => {
                 self.notice(Notice::SnapshotFailed(position, errno));

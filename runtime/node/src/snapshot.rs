@@ -32,7 +32,7 @@
 use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::checksum::crc32c;
 use evershard_protocol::{ClusterId, Membership, NodeId, Position, ShardId, Term, TimerId, Timestamp};
-use evershard_service::{Digest, Service, SnapshotError};
+use evershard_service::{Digest, Service, SnapshotError, SnapshotWriter};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -152,15 +152,34 @@ pub fn encode<S: Service>(
     shard: ShardId,
     mark: &Mark,
 ) -> Result<Vec<u8>, SnapshotError> {
+    let whole = encode_within(replica, cluster, shard, mark, usize::MAX)?;
+    Ok(whole.expect("nothing is larger than that"))
+}
+
+/// The same, given up (`None`) as soon as it is clear that it takes more than `size_max` bytes: what that costs is bounded
+/// by as much.
+///
+/// # Errors
+/// Those of [`Service::save`].
+pub fn encode_within<S: Service>(
+    replica: &Replica<S>,
+    cluster: ClusterId,
+    shard: ShardId,
+    mark: &Mark,
+    size_max: usize,
+) -> Result<Option<Vec<u8>>, SnapshotError> {
     assert_eq!(replica.applied, mark.position, "a snapshot is the state at its position");
     let (name, version) = replica.describe();
     let mut out = vec![0; HEADER_SIZE];
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(&mark.membership);
-    let (mut sessions_len, mut digest) = (replica.sessions.len(), replica.compute_digest());
+    let known_size = out.len() + replica.sessions.saved_size() + replica.timers.all().len() * size_of::<RawTimer>();
+    if known_size > size_max {
+        return Ok(None);
+    }
+    let mut sessions_len = replica.sessions.len();
     if bugs::is_on(Bug::SnapshotWithoutSessions) {
         sessions_len = 0;
-        digest = Digest(0);
     } else {
         replica.sessions.save(&mut out);
     }
@@ -169,7 +188,14 @@ pub fn encode<S: Service>(
         out.extend_from_slice(raw.as_bytes());
     }
     let service_from = out.len();
-    replica.save_service(&mut out)?;
+    let mut bounded = Bounded { out, size_max, is_over: false };
+    match replica.save_service(&mut bounded) {
+        Err(_) if bounded.is_over => return Ok(None),
+        outcome => outcome?,
+    }
+    let mut out = bounded.out;
+    // Only now: of a large state it takes long.
+    let digest = if sessions_len < replica.sessions.len() { Digest(0) } else { replica.compute_digest() };
     let told = replica.digest.unwrap_or((Position::ZERO, Digest(0)));
     let mut raw = RawHeader {
         magic: MAGIC,
@@ -195,7 +221,25 @@ pub fn encode<S: Service>(
     out[..HEADER_SIZE].copy_from_slice(raw.as_bytes());
     raw.checksum = crc32c(&out[CHECKED_FROM..]).into();
     out[..HEADER_SIZE].copy_from_slice(raw.as_bytes());
-    Ok(out)
+    Ok(Some(out))
+}
+
+/// Takes so many bytes and refuses the rest.
+struct Bounded {
+    out: Vec<u8>,
+    size_max: usize,
+    is_over: bool,
+}
+
+impl SnapshotWriter for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.is_over |= self.out.len() + bytes.len() > self.size_max;
+        if self.is_over {
+            return Err(std::io::Error::from(std::io::ErrorKind::FileTooLarge).into());
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 fn count(len: usize) -> U32 {

@@ -1,7 +1,8 @@
 //! When a shard takes a snapshot, what it keeps, and what of its log may go.
 //!
-//! A snapshot is due when so many segments were begun since the last one, or when an operator asks. The shadow
-//! ([`crate::shadow`]) takes it in the background. In this order, whatever happens in between:
+//! A snapshot is due when so many segments were begun since the last one, or when an operator asks. A small state is saved
+//! by the hot instance between two turns: that costs far less than to go through the log again, and no more than a turn. Of a
+//! larger one the shadow ([`crate::shadow`]) takes it in the background. In this order, whatever happens in between:
 //!
 //! 1. The snapshot's file is written under another name, made durable, and gets its name, durably.
 //! 2. The log below the snapshot *before* it is dropped, and snapshots older than that.
@@ -20,7 +21,7 @@ use crate::env::{Env, ReadFailure};
 use crate::notice::Notice;
 use crate::shadow::{DropOrder, SnapshotFailure, SnapshotOrder};
 use crate::shipping::Shipping;
-use crate::snapshot::{Mark, Snapshot, encode};
+use crate::snapshot::{Mark, Snapshot, encode_within};
 
 /// Snapshots that are kept.
 pub const SNAPSHOTS_KEPT: usize = 2;
@@ -37,6 +38,8 @@ pub struct Snapshots {
     every_segments: u64,
     /// One is to be taken here, as soon as the log is durable up to there.
     due: Option<Mark>,
+    /// The hot instance's state is too large to be saved by itself; found out for the one that is due.
+    is_large: bool,
     /// The shadow is at work on this one.
     taking: Option<Position>,
     /// Something may be dropped.
@@ -58,6 +61,7 @@ impl Snapshots {
             kept,
             every_segments,
             due: None,
+            is_large: false,
             taking: None,
             // A crash may have come between a snapshot and the drop that it allows.
             drop_due: true,
@@ -78,6 +82,17 @@ impl Snapshots {
     #[must_use]
     pub fn awaits_background(&self) -> bool {
         self.taking.is_some() || self.dropping || self.shipping.awaits_background()
+    }
+
+    /// Whether one of this replica's own is being taken at this position.
+    #[must_use]
+    pub fn is_taking(&self, position: Position) -> bool {
+        self.taking == Some(position)
+    }
+
+    fn begin(&mut self, mark: Option<Mark>) {
+        self.due = mark;
+        self.is_large = false;
     }
 
     /// Another one is on disk.
@@ -114,7 +129,8 @@ impl<S: Service> Core<S> {
             self.snapshots.look_at = now.after(LOOK_NS);
             if now >= self.snapshots.not_before {
                 if self.is_snapshot_due() {
-                    self.snapshots.due = self.mark();
+                    let mark = self.mark();
+                    self.snapshots.begin(mark);
                 }
                 self.order_snapshot(env);
             }
@@ -143,7 +159,8 @@ impl<S: Service> Core<S> {
         if self.snapshots.newest() >= Some(self.replica.applied) {
             return Err("nothing was applied since the last snapshot");
         }
-        self.snapshots.due = self.mark();
+        let mark = self.mark();
+        self.snapshots.begin(mark);
         self.snapshots.not_before = Instant(0);
         let due = self.snapshots.due.as_ref().map(|mark| mark.position);
         due.ok_or("nothing can be saved yet: this replica has applied too little, or has stopped applying")
@@ -162,10 +179,15 @@ impl<S: Service> Core<S> {
     }
 
     fn order_snapshot(&mut self, env: &mut impl Env) {
-        let Some(mark) = &self.snapshots.due else { return };
-        if self.snapshots.taking.is_some() || self.disk.durable() < mark.position || self.disk.failed().is_some() {
+        if self.snapshots.due.is_none() || self.snapshots.taking.is_some() || self.disk.failed().is_some() {
             return;
         }
+        if !self.snapshots.is_large && self.save_hot_instance(self.config.hot_save_size_max) {
+            return;
+        }
+        let Some(mark) = self.snapshots.due.as_ref().filter(|mark| mark.position <= self.disk.durable()) else {
+            return;
+        };
         let position = mark.position;
         let previous = self.snapshots.kept.iter().rev().find(|kept| **kept < position).copied();
         let from = previous.unwrap_or(Position::ZERO);
@@ -174,7 +196,9 @@ impl<S: Service> Core<S> {
             self.snapshots.due = None;
             self.snapshots.not_before = self.now.instant.after(RETRY_NS);
             if self.snapshots.kept.is_empty() {
-                self.save_hot_instance();
+                // No snapshot is good any more, and the log's beginning is dropped: no shadow can be built, and the next
+                // start would find nothing to begin with. The hot instance is all there is, however long that takes.
+                self.save_hot_instance(usize::MAX);
             }
             return;
         };
@@ -190,15 +214,24 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// No snapshot is good any more, and the log's beginning is dropped: no shadow can be built, and the next start would find
-    /// nothing to begin with. The hot instance is all there is, so it saves, however long that takes.
-    fn save_hot_instance(&mut self) {
-        let Some(mark) = self.mark().filter(|mark| self.disk.durable() >= mark.position) else { return };
+    /// Saves the hot instance as it is now, if that takes no more than `size_max` bytes. What it has applied is committed,
+    /// so it need not be in this replica's log on disk. True if it was done, or is to be tried again.
+    fn save_hot_instance(&mut self, size_max: usize) -> bool {
         let (cluster, shard) = (self.identity.cluster, self.identity.shard);
-        let saved = encode(&self.replica, cluster, shard, &mark).ok();
-        if let Some(Ok(snapshot)) = saved.map(|bytes| Snapshot::parse(bytes, cluster, shard)) {
-            self.snapshots.shipping.hand_in(snapshot);
+        let Some(mark) = self.mark() else { return false };
+        if !self.snapshots.shipping.is_free() {
+            return true;
         }
+        let saved = encode_within(&self.replica, cluster, shard, &mark, size_max);
+        let saved = saved.ok().flatten().and_then(|bytes| Snapshot::parse(bytes, cluster, shard).ok());
+        let Some(snapshot) = saved else {
+            self.snapshots.is_large = true;
+            return false;
+        };
+        self.snapshots.due = None;
+        self.snapshots.taking = Some(mark.position);
+        self.snapshots.shipping.hand_in(snapshot);
+        true
     }
 
     /// Where the log lies on disk; `None` if a part of it cannot be read.
@@ -244,7 +277,8 @@ impl<S: Service> Core<S> {
     pub(crate) fn distrust_snapshot(&mut self, position: Position) {
         self.snapshots.kept.retain(|kept| *kept != position);
         if self.snapshots.due.is_none() && self.snapshots.taking.is_none() {
-            self.snapshots.due = self.mark();
+            let mark = self.mark();
+            self.snapshots.begin(mark);
         }
     }
 

@@ -54,8 +54,11 @@ impl World {
             }
             Job::Keep(snapshot) if disk.full => Happened::SnapshotKept(snapshot, Err(ENOSPC)),
             Job::Keep(snapshot) => {
+                let own =
+                    self.nodes[node].core(shard).is_some_and(|core| core.snapshots().is_taking(snapshot.position()));
+                let disk = &mut self.nodes[node].disks[shard];
+                *(if own { &mut self.stats.snapshots_taken } else { &mut self.stats.snapshots_moved }) += 1;
                 disk.shelf.put(snapshot.position(), snapshot.bytes().to_vec());
-                self.stats.snapshots_moved += 1;
                 Happened::SnapshotKept(snapshot, Ok(()))
             }
             Job::Read(position, offset) => {

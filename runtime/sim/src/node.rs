@@ -177,6 +177,7 @@ pub fn make(
             session_timeout_ns: options.session_timeout_ns,
             prefer_leaders: options.prefer_leaders,
             snapshot_segments: options.snapshot_segments,
+            hot_save_size_max: options.hot_save_size_max,
         },
         members: members.map(node_id).collect(),
         configured: (0..nodes).map(node_id).collect(),

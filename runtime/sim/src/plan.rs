@@ -33,6 +33,8 @@ pub struct Options {
     pub segment_size: u64,
     /// A snapshot is taken when so many segments were begun since the last one; 0: only when asked.
     pub snapshot_segments: u64,
+    /// States up to this size are saved by the hot instance.
+    pub hot_save_size_max: usize,
     /// Bytes of log in memory.
     pub tail_size: usize,
     /// Bytes sent ahead of acknowledgements.
@@ -283,6 +285,7 @@ fn options(seed: u64, profile: &Profile) -> Options {
         timing,
         segment_size: SEGMENT_SIZE_MIN + random.below(4) * 65_536,
         snapshot_segments: 0,
+        hot_save_size_max: 0,
         tail_size: random.pick(&[80, 128, 256, 1024]) * 1024,
         inflight_size_max: random.pick(&[72, 128, 512]) * 1024,
         session_timeout_ns: random.pick(&[2, 5, 20, 60]) * 1000 * MS,
@@ -314,7 +317,10 @@ fn options(seed: u64, profile: &Profile) -> Options {
     }
     grow(&mut Random::stream(seed, "members"), profile, &mut options);
     ask(&mut Random::stream(seed, "reading"), profile, &mut options);
-    options.snapshot_segments = Random::stream(seed, "snapshots").pick(&[0, 0, 1, 1, 2]);
+    let snapshots = &mut Random::stream(seed, "snapshots");
+    options.snapshot_segments = snapshots.pick(&[0, 0, 1, 1, 2]);
+    // Half of the seeds have the shadow take them all, the others only what is not small.
+    options.hot_save_size_max = snapshots.pick(&[0, 0, 300, 8192]);
     (profile.adjust)(&mut options);
     options.timing.lease_ns = lease(&mut Random::stream(seed, "lease"), profile, &options.timing);
     options

@@ -52,7 +52,7 @@ impl Script {
         (options.clients, options.commands) = (1, 0);
         options.unruly_per_mille = 0;
         options.prefer_leaders = false;
-        options.snapshot_segments = 0;
+        (options.snapshot_segments, options.hot_save_size_max) = (0, 0);
         adjust(options);
         let mut world = World::new(plan);
         world.trace.worded = true;

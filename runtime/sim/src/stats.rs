@@ -25,7 +25,7 @@ pub struct Stats {
     pub starts: u64,
     /// Sessions that clients had.
     pub sessions: u64,
-    /// Snapshots that shadows took.
+    /// Snapshots that replicas took of themselves.
     pub snapshots_taken: u64,
     /// Snapshots that replicas took over from another one.
     pub snapshots_moved: u64,
