@@ -240,6 +240,12 @@ impl<S: Service> Core<S> {
                 }
                 Ok(())
             }
+            PeerFrame::SnapshotRequest(request) => {
+                if let Some(node) = self.peer_on(id) {
+                    self.on_snapshot_request(node, &request);
+                }
+                Ok(())
+            }
             PeerFrame::SnapshotChunk(chunk, data) => {
                 if let Some(node) = self.peer_on(id) {
                     self.on_snapshot_chunk(node, &chunk, data);

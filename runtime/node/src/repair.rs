@@ -14,7 +14,7 @@
 use evershard_log::block::CONTENT_SIZE_MAX;
 use evershard_log::{Hole, SegmentNumber};
 use evershard_protocol::limits::FRAME_SIZE_MAX;
-use evershard_protocol::peer::{self, REPAIR_OVERHEAD, RepairReply, RepairRequest};
+use evershard_protocol::peer::{self, REPAIR_OVERHEAD, RepairReply, RepairRequest, SnapshotRequest};
 use evershard_protocol::record::Record;
 use evershard_protocol::time::{MILLISECOND_NS, SECOND_NS};
 use evershard_protocol::{Instant, NodeId, Position};
@@ -46,6 +46,8 @@ pub struct Repair {
     rebuilt: Option<(Hole, AlignedBuffer)>,
     writing: Option<Hole>,
     not_before: Instant,
+    /// When the leader is asked for a snapshot again.
+    snapshot_not_before: Instant,
     /// The holes that were there at the start have been told of.
     announced: bool,
     serving: Vec<Serving>,
@@ -146,6 +148,7 @@ impl<S: Service> Core<S> {
     fn ask_for_repair(&mut self) {
         self.repair.asking = None;
         self.repair.not_before = self.now.instant.after(PAUSE_NS);
+        self.ask_for_snapshot_beyond_cut_holes();
         let holes = self.disk.writer.holes().iter().filter(|hole| !hole.is_cut());
         let (peers_len, holes_len) = (self.peers.connected().count(), holes.clone().count());
         let turn = self.repair.attempt;
@@ -162,6 +165,21 @@ impl<S: Service> Core<S> {
             && peer::put_repair_request(&mut link.out, &request).is_ok()
         {
             self.repair.asking = Some(Asking { peer, hole, until: self.now.instant.after(ANSWER_NS_MAX) });
+        }
+    }
+
+    /// A block that was cut after it had rotted cannot be rebuilt: nobody has all that was in it. What its log holds from
+    /// there on is of use only behind a snapshot.
+    fn ask_for_snapshot_beyond_cut_holes(&mut self) {
+        let Some(beyond) = self.disk.writer.holes().iter().rfind(|hole| hole.is_cut()).map(Hole::until) else { return };
+        if self.now.instant < self.repair.snapshot_not_before {
+            return;
+        }
+        self.repair.snapshot_not_before = self.now.instant.after(ANSWER_NS_MAX);
+        let link = self.raft.leader().and_then(|leader| self.peers.link(leader));
+        if let Some(link) = link.and_then(|id| self.links.get_dirty(id)) {
+            // Without room it is asked again.
+            let _ = peer::put_snapshot_request(&mut link.out, &SnapshotRequest { beyond });
         }
     }
 

@@ -13,7 +13,9 @@
 
 use evershard_consensus::{Installed, SnapshotMark};
 use evershard_protocol::limits::{SNAPSHOT_CHUNK_SIZE, SNAPSHOT_SIZE_MAX};
-use evershard_protocol::peer::{self, SNAPSHOT_OVERHEAD, SnapshotChunk, SnapshotProgress, SnapshotReply};
+use evershard_protocol::peer::{
+    self, SNAPSHOT_OVERHEAD, SnapshotChunk, SnapshotProgress, SnapshotReply, SnapshotRequest,
+};
 use evershard_protocol::time::SECOND_NS;
 use evershard_protocol::{Instant, NodeId, Position};
 use evershard_service::Service;
@@ -131,6 +133,22 @@ impl<S: Service> Core<S> {
         let sending = Sending { to, position, instead, offset: 0, piece: None, asked: None, answer_until: None };
         self.snapshots.shipping.sending.push(sending);
         self.notice(Notice::SnapshotSent(to, position));
+    }
+
+    /// A peer can only go on with a snapshot beyond a place. If there is none yet, one is taken, and the peer asks again.
+    pub(crate) fn on_snapshot_request(&mut self, from: NodeId, request: &SnapshotRequest) {
+        let sent = self.snapshots.shipping.sending.iter().any(|sending| sending.to == from);
+        if self.leading.is_none() || sent {
+            return;
+        }
+        match self.snapshots.newest().filter(|newest| *newest >= request.beyond) {
+            Some(newest) => self.begin_sending_to(from, newest, true),
+            None if self.replica.applied >= request.beyond => {
+                // It may be at work on one already.
+                let _ = self.ask_for_snapshot();
+            }
+            None => {}
+        }
     }
 
     /// A peer cannot read a part of its log and asks for it; if that is dropped here, it gets what took its place.

@@ -162,7 +162,10 @@ impl<S: Service> Core<S> {
         let mark = self.mark();
         self.snapshots.begin(mark);
         self.snapshots.not_before = Instant(0);
-        let due = self.snapshots.due.as_ref().map(|mark| mark.position);
+        if self.snapshots.due.is_some() {
+            self.save_hot_instance(self.config.hot_save_size_max);
+        }
+        let due = self.snapshots.due.as_ref().map(|mark| mark.position).or(self.snapshots.taking);
         due.ok_or("nothing can be saved yet: this replica has applied too little, or has stopped applying")
     }
 

@@ -183,7 +183,8 @@ macro_rules! block {
 mod supply;
 pub use supply::{
     REPAIR_OVERHEAD, RepairReply, RepairRequest, SNAPSHOT_OVERHEAD, SnapshotChunk, SnapshotProgress, SnapshotReply,
-    put_repair_reply, put_repair_request, put_snapshot_chunk, put_snapshot_reply,
+    SnapshotRequest, put_repair_reply, put_repair_request, put_snapshot_chunk, put_snapshot_reply,
+    put_snapshot_request,
 };
 
 block! { HelloBlock = 1 {
@@ -225,6 +226,8 @@ pub enum PeerFrame<'a> {
     RepairRequest(RepairRequest),
     /// The answer to this side's question, and its data.
     RepairReply(RepairReply, &'a [u8]),
+    /// The other side can only go on with a snapshot.
+    SnapshotRequest(SnapshotRequest),
     /// A part of a snapshot, and its data.
     SnapshotChunk(SnapshotChunk, &'a [u8]),
     /// The answer to this side's part of a snapshot.
@@ -491,7 +494,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 16..200), template in 0_u16..14) {
+        fn hostile_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 16..200), template in 0_u16..15) {
             let size = u32::try_from(bytes.len()).expect("short");
             bytes[..4].copy_from_slice(&size.to_le_bytes());
             bytes[10..12].copy_from_slice(&template.to_le_bytes());

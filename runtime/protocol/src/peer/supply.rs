@@ -31,6 +31,13 @@ pub struct RepairReply {
     pub found: bool,
 }
 
+/// A replica can only go on with a snapshot that stands at `beyond` or higher: a part of its log below cannot be repaired.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SnapshotRequest {
+    /// See above.
+    pub beyond: Position,
+}
+
 /// A leader sends a part of a snapshot to a replica that lacks what the leader's log no longer has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SnapshotChunk {
@@ -74,6 +81,7 @@ pub enum SnapshotProgress {
 block! { RepairRequestBlock = 9 { first: U64, end: U64, term: U64, } }
 block! { RepairReplyBlock = 10 { first: U64, end: U64, term: U64, found: u8, padding: [u8; 7], } }
 block! { SnapshotChunkBlock = 11 { term: U64, position: U64, size: U64, offset: U64, } }
+block! { SnapshotRequestBlock = 13 { beyond: U64, } }
 block! { SnapshotReplyBlock = 12 { term: U64, position: U64, offset: U64, progress: u8, padding: [u8; 7], } }
 
 /// Bytes that a repair's frame takes beside its data.
@@ -106,6 +114,14 @@ pub fn put_repair_reply(out: &mut Vec<u8>, reply: &RepairReply, data: &[u8]) -> 
         padding: [0; 7],
     };
     frame::put(out, &block, data)
+}
+
+/// Writes a question for a snapshot.
+///
+/// # Errors
+/// [`Full`] if it does not fit `out`'s capacity.
+pub fn put_snapshot_request(out: &mut Vec<u8>, request: &SnapshotRequest) -> Result<(), Full> {
+    frame::put(out, &SnapshotRequestBlock { beyond: request.beyond.0.into() }, &[])
 }
 
 /// Writes a part of a snapshot.
@@ -191,6 +207,10 @@ pub(super) fn read<'a>(frame: &Frame<'a>) -> Result<Option<PeerFrame<'a>>, Frame
         };
         return Ok(Some(PeerFrame::SnapshotReply(reply)));
     }
+    if frame.is::<SnapshotRequestBlock>() {
+        let (block, _) = frame.read::<SnapshotRequestBlock>()?;
+        return Ok(Some(PeerFrame::SnapshotRequest(SnapshotRequest { beyond: Position(block.beyond.get()) })));
+    }
     Ok(None)
 }
 
@@ -219,6 +239,11 @@ mod tests {
     #[test]
     fn snapshots_come_back_as_they_were() {
         let mut out = Vec::with_capacity(1024);
+        let request = SnapshotRequest { beyond: Position(64) };
+        put_snapshot_request(&mut out, &request).expect("there is room");
+        let (frame, size) = Frame::take(&out).expect("well formed").expect("complete");
+        assert_eq!((read(&frame), size), (Ok(PeerFrame::SnapshotRequest(request)), out.len()));
+        out.clear();
         let chunk = SnapshotChunk { term: Term(3), position: Position(64), size: 100, offset: 94 };
         put_snapshot_chunk(&mut out, &chunk, b"sixsix").expect("there is room");
         let (frame, size) = Frame::take(&out).expect("well formed").expect("complete");
