@@ -48,8 +48,9 @@ impl Snapshotting {
             let position = order.mark.position;
             let outcome = take(&desk, order).await;
             if let Err(failure) = &outcome {
-                // Here, because the shard's notices carry no words.
-                tracing::error!(position = position.0, "{}: no snapshot: {failure:?}", desk.directory.display());
+                // Here, because the shard's notices carry no words. It is no trouble if the log was replaced meanwhile: the shard
+                // knows.
+                tracing::warn!(position = position.0, "{}: no snapshot: {failure:?}", desk.directory.display());
             }
             desk.answer(Answer::SnapshotTaken { position, outcome }, &stop);
         });

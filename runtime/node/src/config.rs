@@ -15,6 +15,7 @@
 //! lease_ms = 0                       # followers stay loyal for so long, and reads need not ask them; see `Timing`
 //! segment_size_mib = 64              # one file of the log
 //! snapshot_segments = 8              # a snapshot after so many of them, and what is older is deleted; 0: never by itself
+//! hot_save_kib = 128                 # a state up to this size is saved between two turns, a larger one in the background
 //! tail_size_mib = 16                 # log kept in memory per shard
 //! session_timeout_ms = 60000         # a session without a client is closed after this
 //! heartbeat_ms = 20
@@ -71,9 +72,14 @@ pub struct NodeConfig {
     #[serde(default = "default_segment_size_mib")]
     pub segment_size_mib: u64,
     /// A snapshot is taken when so many log files were begun since the last one; 0: only when an operator asks. It bounds
-    /// what a start reads and what the log takes on disk: two to three times as many files.
+    /// what a start reads and what the log takes on disk: two to three times as many files, nine times as many while others
+    /// are brought up to date.
     #[serde(default = "default_snapshot_segments")]
     pub snapshot_segments: u64,
+    /// A state that takes no more than this in a snapshot is saved by the service's own instance between two turns, KiB; a
+    /// larger one by its shadow in the background. 0: always by the shadow.
+    #[serde(default = "default_hot_save_kib")]
+    pub hot_save_kib: u64,
     /// Log kept in memory per shard, MiB.
     #[serde(default = "default_tail_size_mib")]
     pub tail_size_mib: u64,
@@ -157,6 +163,9 @@ fn default_segment_size_mib() -> u64 {
 }
 fn default_snapshot_segments() -> u64 {
     8
+}
+fn default_hot_save_kib() -> u64 {
+    128
 }
 fn default_tail_size_mib() -> u64 {
     16
@@ -253,6 +262,7 @@ impl NodeConfig {
             lease_ms: 0,
             segment_size_mib: default_segment_size_mib(),
             snapshot_segments: default_snapshot_segments(),
+            hot_save_kib: default_hot_save_kib(),
             tail_size_mib: default_tail_size_mib(),
             session_timeout_ms: default_session_timeout_ms(),
             heartbeat_ms: default_heartbeat_ms(),
@@ -287,6 +297,10 @@ impl NodeConfig {
         }
         if !(1..=16 * 1024).contains(&self.segment_size_mib) {
             return value("segment_size_mib", format!("1 to 16384 MiB, here {}", self.segment_size_mib));
+        }
+        if self.hot_save_kib > 64 * 1024 {
+            let what = "at most 65536: the service stands still while its state is saved";
+            return value("hot_save_kib", what.to_owned());
         }
         if !(2..=4 * 1024).contains(&self.tail_size_mib) {
             return value("tail_size_mib", format!("2 to 4096 MiB, here {}", self.tail_size_mib));

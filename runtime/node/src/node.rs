@@ -28,9 +28,6 @@ use crate::uring::{UringEnv, UringParts};
 /// Bytes a leader sends a follower ahead of its acknowledgement.
 const INFLIGHT_SIZE_MAX: u64 = 8 * 1024 * 1024;
 
-/// A state that takes no more bytes than this in a snapshot is saved between two turns.
-const HOT_SAVE_SIZE_MAX: usize = 128 * 1024;
-
 /// Why a node does not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -271,7 +268,7 @@ fn open_shard<S: Service>(
             session_timeout_ns: config.session_timeout_ms * evershard_protocol::time::MILLISECOND_NS,
             prefer_leaders: config.prefer_leaders,
             snapshot_segments: config.snapshot_segments,
-            hot_save_size_max: HOT_SAVE_SIZE_MAX,
+            hot_save_size_max: usize::try_from(config.hot_save_kib * 1024).expect("bounded by the configuration"),
         },
         members: if config.join { Vec::new() } else { config.members() },
         configured: config.members().into_iter().collect(),

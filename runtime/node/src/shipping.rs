@@ -44,6 +44,9 @@ pub struct Shipping {
     arrived: Option<Box<Snapshot>>,
     keeping: bool,
     not_before: Instant,
+    /// The last one that arrived at a peer, which may not have said yet that it goes on from there, and until when it is
+    /// waited for.
+    arrived_at: Option<(Position, Instant)>,
 }
 
 /// One on its way to a peer.
@@ -80,6 +83,12 @@ impl Shipping {
     pub(crate) fn hand_in(&mut self, snapshot: Snapshot) {
         assert!(self.is_free(), "asked before it was made");
         self.arrived = Some(Box::new(snapshot));
+    }
+
+    /// From where on the log is needed by those who are sent snapshots, or have just got one.
+    pub(crate) fn needed(&self, now: Instant) -> impl Iterator<Item = Position> + '_ {
+        let just_arrived = self.arrived_at.filter(|(_, until)| now < *until).map(|(position, _)| position);
+        self.sending.iter().map(|sending| sending.position).chain(just_arrived)
     }
 
     /// Whether nothing is on its way.
@@ -198,9 +207,11 @@ impl<S: Service> Core<S> {
     }
 
     fn end_sending(&mut self, at: usize, arrived: bool) {
-        let Sending { to, .. } = self.snapshots.shipping.sending.swap_remove(at);
+        let Sending { to, position, .. } = self.snapshots.shipping.sending.swap_remove(at);
         self.raft.on_snapshot_ended(to, arrived);
-        if !arrived {
+        if arrived {
+            self.snapshots.shipping.arrived_at = Some((position, self.now.instant.after(ANSWER_NS_MAX)));
+        } else {
             self.snapshots.shipping.not_before = self.now.instant.after(PAUSE_NS);
         }
     }

@@ -25,6 +25,10 @@ use crate::snapshot::{Mark, Snapshot, encode_within};
 
 /// Snapshots that are kept.
 pub const SNAPSHOTS_KEPT: usize = 2;
+/// While others are brought up to date, the log is kept for so many snapshots ...
+const HOLD_INTERVALS: u64 = 8;
+/// ... or so many segments, whichever is more.
+const HOLD_SEGMENTS_MIN: u64 = 32;
 /// How often it is looked whether a snapshot is due, or needed by another replica.
 const LOOK_NS: u64 = 50 * MILLISECOND_NS;
 /// A snapshot that could not be taken is tried again after this long.
@@ -295,10 +299,15 @@ impl<S: Service> Core<S> {
         // The log may begin behind the older one: then it was begun anew, with the newer one in its place.
         let oldest_needed = if keep.len() < SNAPSHOTS_KEPT { Position::ZERO } else { keep[0] };
         let Some(first) = self.disk.writer.table().first() else { return };
-        let Some(needed) = self.disk.locate(oldest_needed.max(first)) else { return };
-        let order = DropOrder { segments_before: needed.segment, snapshots_before: keep.first().copied() };
+        let Some(needed) = self.disk.locate(oldest_needed.max(first)).map(|location| location.segment) else { return };
+        let before = self.held_from().map_or(needed, |held| held.min(needed));
+        let is_held = before < needed;
+        if is_held && self.disk.writer.first_segment().is_none_or(|there| there >= before) {
+            return;
+        }
+        let order = DropOrder { segments_before: before, snapshots_before: keep.first().copied() };
         if env.drop_log(order) {
-            self.snapshots.drop_due = false;
+            self.snapshots.drop_due = is_held;
             self.snapshots.dropping = true;
             self.snapshots.kept = keep;
             self.forget_log_before(order.segments_before);
@@ -306,6 +315,21 @@ impl<S: Service> Core<S> {
                 self.forgive_holes_before(older);
             }
         }
+    }
+
+    /// The segment from which on others still need this leader's log: who is sent a snapshot needs what comes behind it, and
+    /// who takes over the log what it has not got. They are waited for, or a busy shard would drop each part before anybody
+    /// could have it; but not for ever.
+    fn held_from(&self) -> Option<SegmentNumber> {
+        self.leading?;
+        let current = self.disk.writer.current_segment()?;
+        let others = self.peers.known().iter().filter_map(|node| self.raft.peer(node));
+        let in_step = others.filter(|peer| peer.connected && !peer.needs_snapshot && peer.received > Position::ZERO);
+        let received = in_step.map(|peer| peer.received);
+        let lowest = received.chain(self.snapshots.shipping.needed(self.now.instant)).min()?;
+        let held_max = (HOLD_INTERVALS * self.snapshots.every_segments).max(HOLD_SEGMENTS_MIN);
+        let location = self.disk.locate(lowest)?;
+        Some(SegmentNumber(location.segment.0.max(current.0.saturating_sub(held_max))))
     }
 
     /// Nobody reads there any more from now on, and whoever needs it gets a snapshot.
