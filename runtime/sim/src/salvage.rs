@@ -11,6 +11,7 @@ use std::io;
 use crate::client::address;
 use crate::disk::SimDisk;
 use crate::node::{self, NodeFile, node_id};
+use crate::oracle::ShardOracle;
 use crate::random::Random;
 use crate::script::Script;
 
@@ -88,6 +89,18 @@ impl Script {
         self.world.nodes[node].disks = disks;
         self.world.nodes[node].file = NodeFile { joins: false, recovered: Some((new_cluster, node_id(node))) };
         Ok(done)
+    }
+
+    /// What was told to clients and is not on the survivor is given up: everything that the judges know of it is forgotten, and
+    /// they begin with what is in its log. Clients may be told that something was lost.
+    pub fn give_up(&mut self, survivor: usize) {
+        let options = &self.world.plan.options;
+        let (new_cluster, _) = self.world.nodes[survivor].file.recovered.expect("it was recovered");
+        for oracle in &mut self.world.oracles {
+            *oracle = ShardOracle::new(options.nodes, options.voters);
+            oracle.log.replay.announce_recovery(new_cluster);
+        }
+        self.world.history.given_up = true;
     }
 
     /// A node that is down is given the file of a node that joins the cluster that `founder` was recovered into.

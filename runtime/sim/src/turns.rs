@@ -520,6 +520,7 @@ impl World {
                     use evershard_client::SessionError;
                     match error {
                         SessionError::Closed | SessionError::SessionLost { .. } => {}
+                        SessionError::HistoryLost { .. } if self.history.given_up => {}
                         SessionError::HistoryLost { .. } => {
                             return Violation::of("reply-lost", format!("client {client}: {error}"));
                         }

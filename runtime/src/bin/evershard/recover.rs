@@ -142,7 +142,7 @@ fn recover(survivors: &mut [Survivor], target: Target) -> Result<ExitCode> {
     for one in &written {
         println!("{}", tell(one));
     }
-    println!("\n{}", what_next(&recovery));
+    println!("\n{}", what_next(&recovery, written.len()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -150,29 +150,28 @@ fn tell(written: &Written) -> String {
     let Written { shard, from, copied } = written;
     let note = &copied.note;
     format!(
-        "shard {shard}: taken from {}, node {} of {}, up to position {}, of which it knew {} to be committed. LOST, whether \
-         acknowledged or not: all above position {} that only the lost nodes had",
+        "shard {shard}: taken from {}, node {} of {}, up to position {kept}, known to be committed up to {}. LOST, whether \
+         acknowledged or not: all above position {kept} that only the lost nodes had",
         from.display(),
         note.survivor,
         note.membership,
-        note.kept,
         note.committed,
-        note.kept
+        kept = note.kept,
     )
 }
 
-fn what_next(recovery: &Recovery) -> String {
+fn what_next(recovery: &Recovery, shards: usize) -> String {
+    let Recovery { old_cluster: old, new_cluster: new, node, address, to, .. } = recovery;
+    let file = format!(
+        "    cluster = {new:?}\n    node = {node}\n    data = {to:?}\n    shards = {shards}\n    nodes = [{{ id = {node}, \
+         address = \"{address}\" }}]"
+    );
     format!(
-        "{to} is the data directory of node {node}, the only one of cluster `{new}`. In its file:\n\n    cluster = \
-         {new:?}\n    node = {node}\n    data = {to:?}\n    nodes = [{{ id = {node}, address = \"{address}\" }}]\n\nStart it, \
-         then add nodes with empty data directories by `evershard member add` and `promote`; an id of the old cluster may \
-         be used again.\nNever start the old directories again. None of them gets into `{new}`, but if several of the lost \
-         nodes come back together, they may still be a quorum of `{old}`, and serve whoever does not ask for the cluster \
-         by its name.",
-        to = recovery.to.display(),
-        node = recovery.node,
-        new = recovery.new_cluster,
-        old = recovery.old_cluster,
-        address = recovery.address,
+        "{} is the data directory of node {node}, the only one of cluster `{new}`. In its file:\n\n{file}\n\nIf the old file \
+         has more shards, the others are in none of the directories: look for them before you start the node.\nThen add nodes \
+         with empty data directories by `evershard member add` and `promote`; ids of the old cluster may be used again.\n\
+         Never start the old directories again. None of them gets into `{new}`, but if several of the lost nodes come back \
+         together, they may still be a quorum of `{old}`, and serve whoever does not ask for the cluster by its name.",
+        to.display()
     )
 }

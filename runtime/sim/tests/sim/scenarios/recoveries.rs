@@ -150,6 +150,35 @@ fn s49_of_two_survivors_of_five_the_better_one_is_taken() {
     }
 }
 
+/// The survivor was cut off while the others acknowledged more, and they are lost with it. Nobody can give that back; but the
+/// client is told that its session has lost acknowledged requests, and goes on with another one.
+#[test]
+fn s49_a_client_of_what_is_lost_is_told() {
+    for seed in 0..6 {
+        let mut script = with(seed, |_| {});
+        let survivor = (ready(&mut script) + 1) % 3;
+        let held = work(&mut script, 30);
+        script.run_for(100);
+        script.isolate(survivor);
+        let more = work(&mut script, 30);
+        script.run_for(100);
+        assert_eq!(script.answered(0), usize::try_from(held + more).expect("small"));
+        script.lose(&(0..3).filter(|node| *node != survivor).collect::<Vec<_>>());
+        script.crash(survivor);
+        script.heal();
+        let committed = script.world.oracles[0].committed();
+        let copied = script.recover(survivor, "phoenix", false).expect("it does not know what it lacks")[0];
+        assert!(copied.note.kept < committed, "what is above it is lost");
+        script.give_up(survivor);
+        script.restart(survivor);
+        script.elect(0);
+        let told = |script: &Script| script.world.clients[0].sessions() == 2;
+        script.run_until(20_000, "it is told and begins another session", told);
+        assert_eq!(script.call(0, Command::Get(1)), [held], "seed {seed}");
+        assert_eq!(script.call(0, Command::Add(1, 1)), [held + 1]);
+    }
+}
+
 /// A block of the survivor does not read back: it is said what would be lost, and nothing is given up unasked.
 #[test]
 fn s49_what_is_damaged_is_given_up_only_when_told() {
