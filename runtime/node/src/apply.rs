@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::env::{Chunk, Env, ReadFailure, ReadPurpose, ReadRequest};
 use crate::notice::{HaltReason, Notice};
 use crate::repair::READS_MAX;
-use crate::replica::Applied;
+use crate::replica::{Applied, Recovery};
 
 /// Bytes of log applied in one turn at most: a replica that catches up still answers its peers in between.
 const APPLY_SIZE_PER_TURN: u64 = 256 * 1024;
@@ -104,8 +104,8 @@ impl<S: Service> Core<S> {
 
     /// Every replica says so, at every replay: whoever looks shall know that this is not the cluster that it once was.
     fn tell_recovery(&mut self) {
-        if let Some((position, note)) = self.replica.recovery {
-            self.notice(Notice::RecoveredByOperator(position, note.old_cluster, note.survivor, note.kept));
+        if let Some(Recovery { position, note, .. }) = &self.replica.recovery {
+            self.notice(Notice::RecoveredByOperator(*position, note.old_cluster, note.survivor, note.kept));
         }
     }
 

@@ -35,6 +35,17 @@ pub enum Applied {
     Recovery,
 }
 
+/// A recovery by an operator: see [`crate::salvage`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    /// Where its audit record ends.
+    pub position: Position,
+    /// What that says.
+    pub note: RecoveryNote,
+    /// What the operator said.
+    pub reason: String,
+}
+
 /// The payload of a [`Kind::TimerFired`] record.
 #[derive(FromBytes, IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout, zerocopy::Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -64,8 +75,8 @@ pub struct Replica<S> {
     pub timers: TimerTable,
     /// The last digest that a record asked for.
     pub digest: Option<(Position, Digest)>,
-    /// The last recovery by an operator, and where its record ends. Told to people; nothing depends on it.
-    pub recovery: Option<(Position, RecoveryNote)>,
+    /// The last recovery by an operator. Told to people; nothing depends on it.
+    pub recovery: Option<Recovery>,
     /// Where and why nothing is applied any more.
     pub halted: Option<(Position, HaltReason)>,
 }
@@ -151,8 +162,8 @@ impl<S: Service> Replica<S> {
     }
 
     fn note(&mut self, record: &Record<'_>) -> Applied {
-        let Some((note, _)) = RecoveryNote::decode(record.payload) else { return Applied::Quiet };
-        self.recovery = Some((record.header.position, note));
+        let Some((note, reason)) = RecoveryNote::decode(record.payload) else { return Applied::Quiet };
+        self.recovery = Some(Recovery { position: record.header.position, note, reason: reason.to_owned() });
         Applied::Recovery
     }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use evershard::client::admin;
-use evershard::operator::{self, MemberChange, ReplicaState, ReplicaStatus, ShardDigests};
+use evershard::operator::{self, MemberChange, RecoveryRecord, ReplicaState, ReplicaStatus, ShardDigests};
 
 /// Looks at a running Evershard cluster, moves its leaders, changes its members; recovers from the loss of a quorum.
 #[derive(Parser)]
@@ -208,6 +208,11 @@ fn print_shards(shards: &BTreeMap<u16, Vec<ReplicaStatus>>) {
         }
         if let Some(state) = leader.and_then(|leader| leader.state.as_ref()) {
             println!("  {}", operator::describe_members(state));
+            if let Some(RecoveryRecord { position, old_cluster, survivor, kept, reason, .. }) = &state.recovery {
+                println!(
+                    "  recovered at {position} from node {survivor} of cluster {old_cluster}, kept up to {kept}: {reason}"
+                );
+            }
         }
         println!(
             "  {:>4}  {:<9}  {:>6}  {:>12}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}  {:>8}  {:<5}  digest",
