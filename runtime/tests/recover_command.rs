@@ -117,6 +117,10 @@ fn two_of_five_directories_become_a_cluster() {
     let refused = write("old");
     assert!(!refused.status.success() && said(&refused).contains("hint:"), "{}", said(&refused));
     assert!(!Path::new(&to).exists(), "nothing is made of a refusal");
+    std::fs::create_dir(data("new.unfinished")).expect("the directory is ours");
+    let refused = write("new");
+    assert!(!refused.status.success() && said(&refused).contains("was interrupted"), "{}", said(&refused));
+    std::fs::remove_dir(data("new.unfinished")).expect("nothing was put into it");
     let done = write("new");
     assert!(done.status.success() && said(&done).contains("LOST"), "{}", said(&done));
     assert!(!write("new").status.success(), "nothing is overwritten");
