@@ -76,7 +76,7 @@ pub struct ReplicaState {
     /// Where the record of the configuration in force ends.
     #[serde(default)]
     pub membership: u64,
-    /// The last recovery by an operator that is in its log.
+    /// The last recovery by an operator that it has applied since its start.
     #[serde(default)]
     pub recovery: Option<RecoveryRecord>,
     /// What keeps it from working, in words.

@@ -75,7 +75,8 @@ pub struct Replica<S> {
     pub timers: TimerTable,
     /// The last digest that a record asked for.
     pub digest: Option<(Position, Digest)>,
-    /// The last recovery by an operator. Told to people; nothing depends on it.
+    /// The last recovery by an operator that was applied in this life: it is told to people, nothing depends on it, and no
+    /// snapshot has it.
     pub recovery: Option<Recovery>,
     /// Where and why nothing is applied any more.
     pub halted: Option<(Position, HaltReason)>,

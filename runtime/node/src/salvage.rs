@@ -7,7 +7,7 @@
 //! its files, `check_hello` its members), and a lost member comes back only as a new node with an empty disk.
 //!
 //! * [`survey`] looks at what a survivor holds and changes nothing; of several, [`Survey::rank`] says which log is best.
-//! * [`copy()`] writes the same records into a new log, behind them the audit record ([`evershard_protocol::note`]) and the
+//! * [`copy()`] writes the newest snapshot and the same records behind it into a new log, then the audit record ([`evershard_protocol::note`]) and the
 //!   configuration in which one node decides alone.
 //! * [`files`] does that for whole data directories, offline.
 //!
@@ -25,8 +25,12 @@ use evershard_log::{
 use evershard_protocol::note::REASON_SIZE_MAX;
 use evershard_protocol::{ClusterId, Incarnation, Membership, NodeId, NodeSet, Position, Term};
 
+use crate::snapshot::{Snapshot, SnapshotFault, snapshot_file_name};
+use crate::start::{join, term_before};
+
 mod copy;
 pub mod files;
+mod replica_files;
 
 pub use copy::{Copied, Order, ReplicaSink, copy};
 
@@ -38,7 +42,7 @@ pub struct Survey {
     pub term: Term,
     /// Its vote in that term.
     pub vote: Option<NodeId>,
-    /// The log begins here.
+    /// What can be kept begins here, with a snapshot if that is not 0.
     pub start: Position,
     /// All of it reads back up to here: so much can be kept.
     pub kept: Position,
@@ -48,13 +52,14 @@ pub struct Survey {
     pub last_term: Term,
     /// It knows that the log is committed up to here; it may be further.
     pub committed: Position,
-    /// The last configuration below `kept`, and where its record ends; `None` if the log has none, and the nodes' files
+    /// The last configuration below `kept`, and where its record or the snapshot with it ends; `None` if there is none, and the nodes' files
     /// said who decides.
     pub membership: Option<(Position, Membership)>,
     /// Why it may have less than it once acknowledged. Empty: its word counts.
     pub doubts: Vec<Doubt>,
     incarnation: Incarnation,
     recovered: Recovered,
+    snapshot: Option<Snapshot>,
 }
 
 /// Why a survivor may have less than it once acknowledged.
@@ -150,10 +155,12 @@ pub enum SalvageError {
     SameCluster,
     /// What comes before the first record is not there.
     #[error(
-        "the log begins at position {0}: what comes before it is in a snapshot, and this release cannot take one over\n\n\
-         hint: take a survivor whose log begins at 0"
+        "the log begins at position {0}, and no snapshot that verifies reaches up to there\n\nhint: take another survivor"
     )]
     Trimmed(Position),
+    /// A snapshot is another shard's, or of a newer release.
+    #[error("the snapshot at position {0}: {1}")]
+    Snapshot(Position, #[source] SnapshotFault),
     /// Something is known to be lost.
     #[error(
         "not all that this survivor once had can be kept:\n  {}\n\nhint: take another survivor if there is one; otherwise \
@@ -229,6 +236,7 @@ pub fn identify(segments: &mut dyn SegmentSource) -> Result<Identity, SalvageErr
 pub fn survey(
     identity: &Identity,
     slots: &[u8; SLOTS_FILE_SIZE],
+    snapshot: Option<Snapshot>,
     segments: &mut dyn SegmentSource,
 ) -> Result<Survey, SalvageError> {
     let (one, other) = slots.split_at(SLOT_SIZE);
@@ -238,28 +246,70 @@ pub fn survey(
         Err(SlotError::Damaged | SlotError::Contradiction { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let recovered = recover(identity, segments)?;
+    let mut recovered = recover(identity, segments)?;
+    let mut doubts = doubts(slot.as_ref(), &recovered);
+    let end = recovered.end;
+    let start = state_before(&mut recovered, snapshot.as_ref())?;
     if recovered.end == Position::ZERO {
         return Err(SalvageError::Empty);
     }
-    let kept = recovered.holes.first().map_or(recovered.end, |hole| hole.first());
-    let below = recovered.runs.iter().take_while(|(_, start)| *start < kept);
-    let last_term = below.last().map_or(Term(0), |(term, _)| *term);
+    let hole = recovered.holes.iter().find(|hole| hole.until() > start);
+    let kept = hole.map_or(recovered.end, |hole| hole.first().max(start));
+    if hole.is_some() {
+        doubts.push(Doubt::Hole { first: kept, end: recovered.end });
+    }
+    let of_snapshot = snapshot.as_ref().map_or(Term(0), Snapshot::term);
+    let last_term = term_before(&recovered, kept).unwrap_or(of_snapshot);
     let clean_end = slot.as_ref().and_then(|slot| slot.clean_end);
     Ok(Survey {
         identity: *identity,
         term: slot.as_ref().map_or(last_term, |slot| slot.term.max(last_term)),
         vote: slot.as_ref().and_then(|slot| slot.vote),
-        start: recovered.start,
+        start,
         kept,
-        known: recovered.end.max(clean_end.unwrap_or_default()),
+        known: end.max(recovered.end).max(clean_end.unwrap_or_default()),
         last_term,
-        committed: recovered.committed,
-        membership: membership_below(&recovered, kept)?,
-        doubts: doubts(slot.as_ref(), &recovered),
+        committed: recovered.committed.max(start),
+        membership: membership_below(&recovered, snapshot.as_ref(), kept)?,
+        doubts,
         incarnation: slot.map_or(Incarnation(0), |slot| slot.incarnation),
         recovered,
+        snapshot,
     })
+}
+
+/// The newest snapshot that verifies, of those at these ascending positions.
+///
+/// # Errors
+/// [`SalvageError`].
+pub fn newest_snapshot(
+    identity: &Identity,
+    positions: &[Position],
+    read: &mut dyn FnMut(Position) -> io::Result<Vec<u8>>,
+) -> Result<Option<Snapshot>, SalvageError> {
+    for position in positions.iter().rev().copied() {
+        let bytes = read(position).map_err(|error| SalvageError::Read(snapshot_file_name(position), error))?;
+        match Snapshot::parse(bytes, identity.cluster, identity.shard) {
+            Ok(snapshot) if snapshot.position() == position => return Ok(Some(snapshot)),
+            // The one before it and the log take its place.
+            Ok(_) | Err(SnapshotFault::Damaged) => {}
+            Err(fault) => return Err(SalvageError::Snapshot(position, fault)),
+        }
+    }
+    Ok(None)
+}
+
+/// Joins log and snapshot as a start does. What is kept begins at the snapshot, or at position 0 with a fresh service.
+fn state_before(recovered: &mut Recovered, snapshot: Option<&Snapshot>) -> Result<Position, SalvageError> {
+    let trimmed = recovered.start;
+    match snapshot {
+        Some(snapshot) => {
+            join(recovered, snapshot, &mut Vec::new()).map_err(|_| SalvageError::Trimmed(trimmed))?;
+            Ok(snapshot.position())
+        }
+        None if trimmed > Position::ZERO => Err(SalvageError::Trimmed(trimmed)),
+        None => Ok(Position::ZERO),
+    }
 }
 
 impl Survey {
@@ -289,9 +339,6 @@ pub fn quorum_among<'a>(surveys: impl Iterator<Item = &'a Survey> + Clone) -> Op
 
 fn doubts(slot: Option<&SlotContent>, recovered: &Recovered) -> Vec<Doubt> {
     let mut doubts = Vec::new();
-    if let Some(hole) = recovered.holes.first() {
-        doubts.push(Doubt::Hole { first: hole.first(), end: recovered.end });
-    }
     if let Verdict::Faulty { from, reason, .. } = recovered.verdict {
         doubts.push(Doubt::Faulty { from, reason });
     }
@@ -306,9 +353,13 @@ fn doubts(slot: Option<&SlotContent>, recovered: &Recovered) -> Vec<Doubt> {
     doubts
 }
 
-fn membership_below(recovered: &Recovered, kept: Position) -> Result<Option<(Position, Membership)>, SalvageError> {
+fn membership_below(
+    recovered: &Recovered,
+    snapshot: Option<&Snapshot>,
+    kept: Position,
+) -> Result<Option<(Position, Membership)>, SalvageError> {
     let Some((position, payload)) = recovered.memberships.iter().rfind(|(position, _)| *position <= kept) else {
-        return Ok(None);
+        return Ok(snapshot.map(|snapshot| (snapshot.position(), snapshot.membership())));
     };
     let membership = Membership::decode(payload, |_, _| {}).ok_or(SalvageError::Membership(*position))?;
     Ok(Some((*position, membership)))

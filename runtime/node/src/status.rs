@@ -38,7 +38,7 @@ struct Status<'a> {
     transfer_to: Option<u8>,
     /// The last digest record applied: position and digest.
     digest: Option<DigestStatus>,
-    /// The last recovery by an operator that is in the log.
+    /// The last recovery by an operator that this replica has applied since its start.
     recovery: Option<RecoveryStatus<'a>>,
     /// What keeps this replica from working, in words.
     trouble: Vec<String>,

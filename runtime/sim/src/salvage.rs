@@ -3,9 +3,11 @@
 
 use evershard_log::slots::{SLOT_SIZE, SLOTS_FILE_SIZE};
 use evershard_log::{SegmentHeader, SegmentNumber};
-use evershard_node::salvage::{Copied, Order, ReplicaSink, SalvageError, Survey, copy, identify, survey};
+use evershard_node::salvage::{
+    Copied, Order, ReplicaSink, SalvageError, Survey, copy, identify, newest_snapshot, survey,
+};
 use evershard_node::start::{ReplicaFiles, StartError};
-use evershard_protocol::{ClusterId, Term};
+use evershard_protocol::{ClusterId, Position, Term};
 use std::io;
 
 use crate::client::address;
@@ -25,6 +27,11 @@ impl ReplicaSink for NewDisk {
 
     fn write_block(&mut self, segment: SegmentNumber, offset: u64, block: &[u8]) -> io::Result<()> {
         self.0.repair(segment, offset, block).map_err(io::Error::from_raw_os_error)
+    }
+
+    fn write_snapshot(&mut self, position: Position, bytes: &[u8]) -> io::Result<()> {
+        self.0.shelf.put(position, bytes.to_vec());
+        Ok(())
     }
 
     fn write_slots(&mut self, slots: &[u8; SLOTS_FILE_SIZE]) -> io::Result<()> {
@@ -128,5 +135,6 @@ fn look(disk: &mut SimDisk) -> Result<Survey, SalvageError> {
     let mut files = disk.mount();
     files.read_slots(&mut slots).map_err(|error| SalvageError::Read("slots".to_owned(), error))?;
     let identity = identify(&mut files)?;
-    survey(&identity, &slots, &mut files)
+    let snapshot = newest_snapshot(&identity, &files.snapshots(), &mut |position| files.read_snapshot(position))?;
+    survey(&identity, &slots, snapshot, &mut files)
 }

@@ -1,4 +1,4 @@
-//! From a survivor's log to the log of a new cluster: the same records, then the two that make it one.
+//! From a survivor's log to the log of a new cluster: its newest snapshot and the same records behind it, then the two that make it one.
 //!
 //! The new log is written as any log is, by [`Writer`]; only the segments are new, and marked with the new identity. Records
 //! carry no cluster, so they stay byte for byte what they were, and sessions, timers and state go on from them. The two
@@ -40,6 +40,12 @@ pub trait ReplicaSink {
     /// # Errors
     /// If it cannot be written.
     fn write_block(&mut self, segment: SegmentNumber, offset: u64, block: &[u8]) -> io::Result<()>;
+
+    /// Writes the file of a snapshot, durably.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn write_snapshot(&mut self, position: Position, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes all of it durable, then writes the file with both slots of term and vote, durably.
     ///
@@ -99,7 +105,6 @@ pub fn copy(
         return Err(SalvageError::Reason(order.reason.len()));
     }
     let recovered = &survey.recovered;
-    let start = state_before(recovered)?;
     let term = survey.term.max(order.term).next();
     let identity = Identity { cluster: order.new_cluster, node: order.node, ..survey.identity };
     let incarnation = Incarnation(order.now.0.max(survey.incarnation.0 + 1));
@@ -108,25 +113,34 @@ pub fn copy(
     runs.push((term, survey.kept));
     let segment_size = survey.segment_size();
     let config = WriterConfig { segment_size, writes_in_flight_max: 1 };
+    let mut fresh = Recovered::default();
+    let mut time = recovered.log_time.max(order.now);
+    if let Some(snapshot) = &survey.snapshot {
+        fresh.begin_anew(survey.start);
+        time = time.max(snapshot.time());
+        let bytes = snapshot.renamed(order.new_cluster);
+        sink.write_snapshot(survey.start, &bytes).map_err(SalvageError::Write)?;
+    }
     let mut log = NewLog {
         identity,
         incarnation,
         segment_size,
-        tail: Tail::new(TAIL_SIZE, start),
-        writer: Writer::new(config, &Recovered::default()),
+        tail: Tail::new(TAIL_SIZE, survey.start),
+        writer: Writer::new(config, &fresh),
         runs,
         committed: survey.committed.min(survey.kept),
         buffer: vec![0; WRITE_SIZE_MAX],
         sink,
     };
     let mut source = Mended { segments, mends: &recovered.mends };
+    // What stands below the snapshot is in it.
     while log.tail.end() < survey.kept {
         let chunk = read(survey, &mut source, log.tail.end())?;
         log.take(&chunk)?;
     }
     assert_eq!(log.tail.end(), survey.kept, "reading ends where it was told to");
     let note = note(survey, order, term);
-    log.add_own(&note, order, recovered.log_time.max(order.now), term)?;
+    log.add_own(&note, order, time, term)?;
     let end = log.tail.end();
     let slot = SlotContent {
         sequence: 1,
@@ -142,12 +156,6 @@ pub fn copy(
     slots[at..at + SLOT_SIZE].copy_from_slice(&encode_slot(&slot));
     log.sink.write_slots(&slots).map_err(SalvageError::Write)?;
     Ok(Copied { note, term, end })
-}
-
-/// Where the new log begins, and with it the state before its first record. Logs begin at position 0, with a fresh service,
-/// as long as nothing trims them. Where a snapshot has taken the place of what was trimmed, it is to be handed over here.
-fn state_before(recovered: &Recovered) -> Result<Position, SalvageError> {
-    if recovered.start == Position::ZERO { Ok(recovered.start) } else { Err(SalvageError::Trimmed(recovered.start)) }
 }
 
 fn note(survey: &Survey, order: &Order<'_>, term: Term) -> RecoveryNote {

@@ -2,25 +2,17 @@
 //! renamed when all of it is durable. Nothing below a survivor's directory is changed but its lock, which keeps a node from
 //! running on it meanwhile.
 
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use evershard_log::slots::SLOTS_FILE_SIZE;
-use evershard_log::{
-    BLOCK_ALIGNMENT, Identity, SegmentHeader, SegmentNumber, SegmentSource, segment_file_name, segment_number_of,
-};
+use evershard_log::Identity;
 use evershard_protocol::{ClusterId, NodeId, ShardId, Term, Timestamp};
 use evershard_sys::clock;
 use evershard_sys::file::{DirectoryLock, LockError, sync_directory};
 
-use super::{Copied, Order, ReplicaSink, SalvageError, Survey, copy, identify, quorum_among, survey};
-use crate::storage::SLOTS_FILE;
-
-/// Zeros written at a time.
-const ZEROS_SIZE: usize = 1024 * 1024;
+use super::replica_files::{LogFiles, NewFiles};
+use super::{Copied, Order, SalvageError, Survey, copy, quorum_among};
 
 /// Why data directories cannot be recovered from, or to.
 #[derive(Debug, thiserror::Error)]
@@ -265,7 +257,7 @@ fn write_shard(
     };
     let directory = directory.join(shard_name(shard));
     std::fs::create_dir(&directory).map_err(SalvageError::Write)?;
-    let mut sink = NewFiles { directory: directory.clone(), open: None };
+    let mut sink = NewFiles::new(&directory);
     let copied = copy(survey, &mut one.files, &order, &mut sink)?;
     verify(&directory, shard, &order, &copied)?;
     Ok(copied)
@@ -294,106 +286,4 @@ fn unfinished_path(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_owned();
     name.push(".unfinished");
     PathBuf::from(name)
-}
-
-/// The files of one replica, opened for reading only.
-struct LogFiles {
-    directory: PathBuf,
-    numbers: Vec<SegmentNumber>,
-    open: Option<(SegmentNumber, File)>,
-}
-
-impl LogFiles {
-    fn open(directory: &Path) -> io::Result<Self> {
-        let mut numbers = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            numbers.extend(entry?.file_name().to_str().and_then(segment_number_of));
-        }
-        numbers.sort_unstable();
-        Ok(Self { directory: directory.to_owned(), numbers, open: None })
-    }
-
-    fn survey(&mut self, shard: u16) -> Result<Survey, SalvageError> {
-        let identity = identify(self)?;
-        if identity.shard != ShardId(shard) {
-            return Err(SalvageError::Misplaced { found: identity.shard.0, expected: shard });
-        }
-        let mut slots = [0; SLOTS_FILE_SIZE];
-        match std::fs::read(self.directory.join(SLOTS_FILE)) {
-            Ok(bytes) => {
-                let size = bytes.len().min(slots.len());
-                slots[..size].copy_from_slice(&bytes[..size]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(SalvageError::Read(SLOTS_FILE.to_owned(), error)),
-        }
-        survey(&identity, &slots, self)
-    }
-
-    fn path(&self, segment: SegmentNumber) -> PathBuf {
-        self.directory.join(segment_file_name(segment))
-    }
-}
-
-impl SegmentSource for LogFiles {
-    fn segments(&self) -> &[SegmentNumber] {
-        &self.numbers
-    }
-
-    fn size(&self, segment: SegmentNumber) -> u64 {
-        std::fs::metadata(self.path(segment)).map_or(0, |metadata| metadata.len())
-    }
-
-    fn read(&mut self, segment: SegmentNumber, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if self.open.as_ref().is_none_or(|(number, _)| *number != segment) {
-            self.open = Some((segment, File::open(self.path(segment))?));
-        }
-        let (_, file) = self.open.as_ref().expect("just opened");
-        file.read_exact_at(out, offset)
-    }
-}
-
-/// The files of the new replica.
-struct NewFiles {
-    directory: PathBuf,
-    /// The segment that is written; those before it are durable.
-    open: Option<(SegmentNumber, File)>,
-}
-
-impl NewFiles {
-    fn settle(&self) -> io::Result<()> {
-        self.open.as_ref().map_or(Ok(()), |(_, file)| file.sync_all())
-    }
-}
-
-impl ReplicaSink for NewFiles {
-    fn prepare(&mut self, header: &SegmentHeader) -> io::Result<()> {
-        let file = File::create_new(self.directory.join(segment_file_name(header.number)))?;
-        let zeros = vec![0; ZEROS_SIZE];
-        let mut offset = 0;
-        while offset < header.size {
-            let size = ZEROS_SIZE.min(usize::try_from(header.size - offset).unwrap_or(ZEROS_SIZE));
-            file.write_all_at(&zeros[..size], offset)?;
-            offset += size as u64;
-        }
-        // The whole directory appears at the end or not at all, so the order of header and zeros does not matter here.
-        file.write_all_at(&header.encode(), 0)?;
-        self.settle()?;
-        self.open = Some((header.number, file));
-        Ok(())
-    }
-
-    fn write_block(&mut self, segment: SegmentNumber, offset: u64, block: &[u8]) -> io::Result<()> {
-        assert!(offset.is_multiple_of(BLOCK_ALIGNMENT as u64), "blocks are written in whole units");
-        let (_, file) = self.open.as_ref().filter(|(number, _)| *number == segment).expect("it was prepared last");
-        file.write_all_at(block, offset)
-    }
-
-    fn write_slots(&mut self, slots: &[u8; SLOTS_FILE_SIZE]) -> io::Result<()> {
-        self.settle()?;
-        let file = File::create_new(self.directory.join(SLOTS_FILE))?;
-        file.write_all_at(slots, 0)?;
-        file.sync_all()?;
-        sync_directory(&self.directory)
-    }
 }

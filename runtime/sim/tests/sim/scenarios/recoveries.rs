@@ -1,10 +1,10 @@
 //! A quorum is lost for good, and an operator makes a new cluster of what survived: scenario 49.
 
 use evershard_consensus::{Durability, Role, Standing};
-use evershard_log::{SEGMENT_HEADER_SIZE, SegmentNumber, SegmentSource};
+use evershard_log::{SEGMENT_HEADER_SIZE, SEGMENT_SIZE_MIN, SegmentNumber, SegmentSource};
 use evershard_node::salvage::{Doubt, SalvageError, quorum_among};
 use evershard_protocol::client::AdminAction::{MemberAdd, MemberPromote};
-use evershard_protocol::{Membership, NodeId, NodeSet, Position};
+use evershard_protocol::{ClusterId, Membership, NodeId, NodeSet, Position};
 use evershard_sim::node::NodeFile;
 use evershard_sim::script::Script;
 use evershard_sim::service::Command;
@@ -232,6 +232,41 @@ fn s49_a_long_log_is_kept_record_by_record() {
         assert_eq!(script.elect(0), survivor);
         script.settle();
         assert_eq!(script.call(0, Command::Get(1)), [sent]);
+    }
+}
+
+/// The beginning of the log is gone and a snapshot stands for it, on every node: it comes with the log, as a snapshot of the new
+/// cluster, and so do the sessions in it.
+#[test]
+fn s49_a_snapshot_comes_with_the_log() {
+    for seed in 0..4 {
+        let mut script = with(seed, |options| {
+            (options.segment_size, options.snapshot_segments) = (SEGMENT_SIZE_MIN, 1);
+            options.tail_size = 80 * 1024;
+        });
+        let survivor = (ready(&mut script) + 1) % 3;
+        let mut sent = 0;
+        for _ in 0..600 {
+            sent += u64::from(script.send_sized(0, Command::Add(1, 1), 5000));
+            script.run_for(4);
+        }
+        script.run_for(500);
+        await_all_on(&mut script, survivor);
+        script.lose(&(0..3).filter(|node| *node != survivor).collect::<Vec<_>>());
+        script.crash(survivor);
+        let first = script.world.nodes[survivor].disks[0].mount().segments()[0];
+        assert!(first > SegmentNumber(1), "seed {seed}: the log was trimmed");
+        let found = script.survey(survivor, 0).expect("it can be read");
+        assert!(found.start > Position::ZERO && found.doubts.is_empty());
+        script.recover(survivor, "phoenix", false).expect("nothing is in doubt");
+        let new = script.survey(survivor, 0).expect("what was written is a log");
+        assert_eq!((new.start, new.identity.cluster), (found.start, ClusterId::of_name("phoenix")));
+        script.restart(survivor);
+        assert_eq!(script.elect(0), survivor);
+        sent += work(&mut script, 20);
+        script.settle();
+        assert_eq!(script.call(0, Command::Get(1)), [sent]);
+        assert_eq!(script.world.clients[0].sessions(), 1, "the session survives");
     }
 }
 
