@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use evershard::client::{ClientError, admin};
 use evershard::node::{NodeAddress, NodeConfig};
 use evershard::operator;
 use evershard::{
@@ -25,10 +26,13 @@ impl Service for Counter {
     fn digest(&self) -> Digest {
         Digest::of(&self.0.to_le_bytes())
     }
-    fn save(&self, _: &mut dyn SnapshotWriter) -> Result<(), SnapshotError> {
-        Ok(())
+    fn save(&self, out: &mut dyn SnapshotWriter) -> Result<(), SnapshotError> {
+        out.write(&self.0.to_le_bytes())
     }
-    fn restore(&mut self, _: &mut dyn SnapshotReader) -> Result<(), SnapshotError> {
+    fn restore(&mut self, source: &mut dyn SnapshotReader) -> Result<(), SnapshotError> {
+        let mut bytes = [0; 8];
+        source.read_exact(&mut bytes)?;
+        self.0 = u64::from_le_bytes(bytes);
         Ok(())
     }
 }
@@ -70,6 +74,22 @@ fn await_alike(address: &str) {
     }
 }
 
+/// Has a replica take a snapshot.
+fn snapshot(address: &str) {
+    let wait = Duration::from_secs(1);
+    let answer = admin::snapshot(address, wait).expect("it answers");
+    assert!(answer.code <= 1, "{}", answer.text);
+    let until = Instant::now() + Duration::from_secs(30);
+    let has_one = || {
+        let status: serde_json::Value = serde_json::from_str(&admin::status(address, wait)?).expect("status is JSON");
+        Ok::<bool, ClientError>(status["snapshot"].as_u64() > Some(0))
+    };
+    while !has_one().expect("it answers") {
+        assert!(Instant::now() < until, "no snapshot is taken");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn evershard(step: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evershard"));
     command.args(["recover", step]).args(arguments).output().expect("it was built")
@@ -93,6 +113,7 @@ fn two_of_five_directories_become_a_cluster() {
         assert_eq!(count(|shard| (0..5).map(|node| address(node, shard)).collect()), [expected; 2]);
     }
     await_alike(&address(0, 0));
+    [1, 3].iter().for_each(|node| snapshot(&address(*node, 0)));
     let of = |node: u8| data(&format!("node-{node}")).display().to_string();
     let (one, three) = (of(1), of(3));
     let refused = evershard("inspect", &["--data", &one]);
@@ -127,6 +148,13 @@ fn two_of_five_directories_become_a_cluster() {
 
     let founder = start(&config("new", 3, data("new"), &[3], first));
     assert_eq!(count(|shard| vec![address(3, shard)]), [4; 2], "it goes on from what the two held");
+    let snapshots = |shard: &str| {
+        let names = std::fs::read_dir(data("new").join(shard)).expect("the new directory");
+        names
+            .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension() == Some("state".as_ref())))
+            .count()
+    };
+    assert_eq!([snapshots("shard-0"), snapshots("shard-1")], [1, 0], "shard 0 had one");
     let wrong = config("new", 1, data("node-1"), &[1, 3], first);
     let refused = Node::start(&wrong, |_| Counter::default()).err().expect("another cluster's files").to_string();
     assert!(refused.contains("belong"), "{refused}");
