@@ -52,6 +52,7 @@ pub use evershard_service::{
 #[cfg(feature = "node")]
 pub mod node {
     pub use evershard_node::config::{DurabilityConfig, IdleConfig, NodeAddress, NodeConfig};
+    pub use evershard_node::salvage;
     pub use evershard_node::{ConfigError, Node, NodeError, Stopper, describe, log_to_stderr, serve_until_signal};
 }
 /// Talking to a cluster.

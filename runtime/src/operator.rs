@@ -76,6 +76,9 @@ pub struct ReplicaState {
     /// Where the record of the configuration in force ends.
     #[serde(default)]
     pub membership: u64,
+    /// The last recovery by an operator that it has applied since its start.
+    #[serde(default)]
+    pub recovery: Option<RecoveryRecord>,
     /// What keeps it from working, in words.
     pub trouble: Vec<String>,
     /// Open sessions.
@@ -84,6 +87,27 @@ pub struct ReplicaState {
     pub addresses: Vec<ReplicaAddress>,
     /// Shards of the cluster.
     pub shards: u16,
+}
+
+/// The audit record of an operator's recovery.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RecoveryRecord {
+    /// Where it ends in the log.
+    pub position: u64,
+    /// Identity of the cluster that was lost.
+    pub old_cluster: String,
+    /// The node of it whose log was kept.
+    pub survivor: u8,
+    /// Up to here.
+    pub kept: u64,
+    /// So much of it was known to be committed.
+    pub committed: u64,
+    /// Something known was given up.
+    pub loss_accepted: bool,
+    /// When, nanoseconds since the epoch.
+    pub timestamp: u64,
+    /// What the operator said.
+    pub reason: String,
 }
 
 /// The digest of a replica's state at one position.

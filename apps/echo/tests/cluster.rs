@@ -2,6 +2,7 @@
 
 mod members;
 mod processes;
+mod recovery;
 mod repair;
 mod snapshots;
 

@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::env::{Chunk, Env, ReadFailure, ReadPurpose, ReadRequest};
 use crate::notice::{HaltReason, Notice};
 use crate::repair::READS_MAX;
-use crate::replica::Applied;
+use crate::replica::{Applied, Recovery};
 
 /// Bytes of log applied in one turn at most: a replica that catches up still answers its peers in between.
 const APPLY_SIZE_PER_TURN: u64 = 256 * 1024;
@@ -81,6 +81,9 @@ impl<S: Service> Core<S> {
             match outcome {
                 Ok(applied) => {
                     self.counters.records_applied += 1;
+                    if applied == Applied::Recovery {
+                        self.tell_recovery();
+                    }
                     if self.leading.is_some() && applied != Applied::Quiet {
                         self.on_applied(applied);
                     }
@@ -97,6 +100,13 @@ impl<S: Service> Core<S> {
             self.replay.next = None;
         }
         false
+    }
+
+    /// Every replica says so, at every replay: whoever looks shall know that this is not the cluster that it once was.
+    fn tell_recovery(&mut self) {
+        if let Some(Recovery { position, note, .. }) = &self.replica.recovery {
+            self.notice(Notice::RecoveredByOperator(*position, note.old_cluster, note.survivor, note.kept));
+        }
     }
 
     fn ask_for_replay(&mut self, from: Position, env: &mut impl Env) {
@@ -173,7 +183,7 @@ impl<S: Service> Core<S> {
                 }
             }
             Applied::Timer(_) => self.emit_events(),
-            Applied::Quiet => {}
+            Applied::Quiet | Applied::Recovery => {}
         }
     }
 

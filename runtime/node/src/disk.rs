@@ -282,7 +282,7 @@ impl crate::core::Identity {
 }
 
 /// A number that no other segment of this log is likely to have: the finaliser of splitmix64 over both.
-fn nonce(incarnation: u64, segment: u64) -> u64 {
+pub(crate) fn nonce(incarnation: u64, segment: u64) -> u64 {
     let mut mixed = incarnation.wrapping_add(segment.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -5,7 +5,8 @@
 //! * [`shard`]: the duty cycle, straight-line. [`core`] is the state it drives, with one file per subject:
 //!   [`clients`], [`peers`], [`membership`], [`disk`], [`apply`], [`queries`], [`repair`], [`snapshots`],
 //!   [`shipping`], [`placement`], [`status`].
-//! * [`start`]: what a replica begins a new life from; [`chunk`]: log content read back.
+//! * [`start`]: what a replica begins a new life from; [`chunk`]: log content read back; [`salvage`]: a new cluster from what a
+//!   survivor holds.
 //! * [`env`](mod@env): the seam below a shard. [`uring`] is the production side; the simulator has another.
 //! * [`snapshot`]: the replicated state as bytes; [`shadow`]: the second instance that takes it, on a background core.
 //! * [`replica`], [`sessions`], [`replies`], [`timers`]: the replicated state, changed by records only.
@@ -33,6 +34,7 @@ pub mod queries;
 pub mod repair;
 pub mod replica;
 pub mod replies;
+pub mod salvage;
 mod saved_sessions;
 pub mod sessions;
 pub mod shadow;

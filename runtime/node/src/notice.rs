@@ -3,7 +3,7 @@
 use std::fmt;
 
 use evershard_consensus::Role;
-use evershard_protocol::{Membership, NodeId, Position, ShardId, Term};
+use evershard_protocol::{ClusterId, Membership, NodeId, Position, ShardId, Term};
 
 /// Something worth a line in the log of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +56,8 @@ pub enum Notice {
     PutBack(NodeId, Term, Position),
     /// This replica's acknowledgements count again.
     Sound,
+    /// An operator's audit record was applied: where it ends, the lost cluster, who survived, how much was kept.
+    RecoveredByOperator(Position, ClusterId, NodeId, Position),
 }
 
 /// Why nothing is applied any more.
@@ -185,6 +187,16 @@ impl Notice {
                  earlier state, from a backup perhaps. It does not count until a leader has brought it up to date"
             ),
             Self::Sound => tracing::info!(node, shard, "this replica's acknowledgements count again"),
+            Self::RecoveredByOperator(position, old, survivor, kept) => tracing::warn!(
+                node,
+                shard,
+                position = position.0,
+                survivor = survivor.0,
+                kept = kept.0,
+                "this shard was recovered by an operator from what one node of cluster {:016x} held: what only others had \
+                 is lost",
+                old.0
+            ),
         }
     }
 }

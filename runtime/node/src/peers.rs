@@ -288,6 +288,8 @@ impl<S: Service> Core<S> {
             return;
         }
         let node = hello.from;
+        // What makes it a member may have come in with this very turn.
+        self.renew_peers();
         self.hear_of_earlier_life(hello);
         let dialled = self.links.get(id).is_some_and(|link| link.role == Role::Peer(node));
         if !dialled {

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::client::ReplyStatus;
 use evershard_protocol::record::{Kind, Record, SessionOpen};
-use evershard_protocol::{Position, RequestNumber, SessionId, TimerId, Timestamp};
+use evershard_protocol::{Position, RecoveryNote, RequestNumber, SessionId, TimerId, Timestamp};
 use evershard_service::{
     Context, Digest, Digester, Effects, Occasion, Service, SnapshotError, SnapshotReader, SnapshotWriter,
 };
@@ -31,6 +31,19 @@ pub enum Applied {
     Closed(SessionId, Option<crate::env::LinkId>),
     /// A timer fired or was found cancelled.
     Timer(Timer),
+    /// An operator has recovered the shard from what a survivor held: see [`Replica::recovery`].
+    Recovery,
+}
+
+/// A recovery by an operator: see [`crate::salvage`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    /// Where its audit record ends.
+    pub position: Position,
+    /// What that says.
+    pub note: RecoveryNote,
+    /// What the operator said.
+    pub reason: String,
 }
 
 /// The payload of a [`Kind::TimerFired`] record.
@@ -62,6 +75,9 @@ pub struct Replica<S> {
     pub timers: TimerTable,
     /// The last digest that a record asked for.
     pub digest: Option<(Position, Digest)>,
+    /// The last recovery by an operator that was applied in this life: it is told to people, nothing depends on it, and no
+    /// snapshot has it.
+    pub recovery: Option<Recovery>,
     /// Where and why nothing is applied any more.
     pub halted: Option<(Position, HaltReason)>,
 }
@@ -78,6 +94,7 @@ impl<S: Service> Replica<S> {
             sessions: SessionTable::new(),
             timers: TimerTable::default(),
             digest: None,
+            recovery: None,
             halted: None,
         }
     }
@@ -135,13 +152,20 @@ impl<S: Service> Replica<S> {
                 Applied::Quiet
             }
             // Who belongs to the shard is consensus's business, and took effect when the record was appended.
-            Kind::TermStart | Kind::Note | Kind::Membership => Applied::Quiet,
+            Kind::TermStart | Kind::Membership => Applied::Quiet,
+            Kind::Note => self.note(record),
             Kind::Feature | Kind::DeployPrepare | Kind::DeployActivate | Kind::DeployFinalize => {
                 return Err(HaltReason::UnknownKind(header.kind));
             }
         };
         self.applied = header.position;
         Ok(applied)
+    }
+
+    fn note(&mut self, record: &Record<'_>) -> Applied {
+        let Some((note, reason)) = RecoveryNote::decode(record.payload) else { return Applied::Quiet };
+        self.recovery = Some(Recovery { position: record.header.position, note, reason: reason.to_owned() });
+        Applied::Recovery
     }
 
     fn command(&mut self, record: &Record<'_>) -> Result<Applied, HaltReason> {

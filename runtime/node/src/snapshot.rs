@@ -295,6 +295,17 @@ impl Snapshot {
         self.bytes
     }
 
+    /// The bytes of the same state as a snapshot of another cluster: see [`crate::salvage`].
+    #[must_use]
+    pub fn renamed(&self, cluster: ClusterId) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        let (raw, _) = RawHeader::mut_from_prefix(&mut bytes).expect("checked when it was parsed");
+        raw.cluster = cluster.0.into();
+        let checksum = crc32c(&bytes[CHECKED_FROM..]);
+        bytes[CHECKED_FROM - size_of::<U32>()..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
     /// It is the state at this position.
     #[must_use]
     pub fn position(&self) -> Position {

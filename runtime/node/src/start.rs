@@ -177,7 +177,11 @@ fn find_snapshot(
 }
 
 /// Log and snapshot become one: the log goes on behind the snapshot, or begins anew there.
-fn join(recovered: &mut Recovered, snapshot: &Snapshot, remarks: &mut Vec<String>) -> Result<(), StartError> {
+pub(crate) fn join(
+    recovered: &mut Recovered,
+    snapshot: &Snapshot,
+    remarks: &mut Vec<String>,
+) -> Result<(), StartError> {
     let position = snapshot.position();
     if position < recovered.start {
         return Err(StartError::SnapshotMissing(recovered.start));
@@ -194,7 +198,7 @@ fn join(recovered: &mut Recovered, snapshot: &Snapshot, remarks: &mut Vec<String
 }
 
 /// Term of the record that ends at `position`, as far as the log knows it.
-fn term_before(recovered: &Recovered, position: Position) -> Option<Term> {
+pub(crate) fn term_before(recovered: &Recovered, position: Position) -> Option<Term> {
     let behind = recovered.runs.partition_point(|(_, start)| *start < position);
     behind.checked_sub(1).map(|at| recovered.runs[at].0)
 }

@@ -6,6 +6,7 @@ use evershard_service::Service;
 use serde::Serialize;
 
 use crate::core::Core;
+use crate::replica::Recovery;
 
 /// One replica's state, as JSON on the wire. Positions are byte offsets in the shard's log.
 #[derive(Serialize)]
@@ -37,6 +38,8 @@ struct Status<'a> {
     transfer_to: Option<u8>,
     /// The last digest record applied: position and digest.
     digest: Option<DigestStatus>,
+    /// The last recovery by an operator that this replica has applied since its start.
+    recovery: Option<RecoveryStatus<'a>>,
     /// What keeps this replica from working, in words.
     trouble: Vec<String>,
     sessions: usize,
@@ -61,6 +64,20 @@ struct Status<'a> {
 struct DigestStatus {
     position: u64,
     digest: String,
+}
+
+#[derive(Serialize)]
+struct RecoveryStatus<'a> {
+    /// Where the audit record ends.
+    position: u64,
+    old_cluster: String,
+    survivor: u8,
+    kept: u64,
+    committed: u64,
+    loss_accepted: bool,
+    /// Nanoseconds since the epoch.
+    timestamp: u64,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -114,6 +131,7 @@ impl<S: Service> Core<S> {
                 .replica
                 .digest
                 .map(|(position, digest)| DigestStatus { position: position.0, digest: digest.to_string() }),
+            recovery: self.recovery_status(),
             trouble: self.trouble(),
             sessions: self.replica.sessions.len(),
             commands_sequenced: self.counters.commands_sequenced,
@@ -130,6 +148,19 @@ impl<S: Service> Core<S> {
             shards: self.shards,
         };
         serde_json::to_string(&status).expect("plain numbers and strings become JSON")
+    }
+
+    fn recovery_status(&self) -> Option<RecoveryStatus<'_>> {
+        self.replica.recovery.as_ref().map(|Recovery { position, note, reason }| RecoveryStatus {
+            position: position.0,
+            old_cluster: format!("{:016x}", note.old_cluster.0),
+            survivor: note.survivor.0,
+            kept: note.kept.0,
+            committed: note.committed.0,
+            loss_accepted: note.loss_accepted,
+            timestamp: note.timestamp.0,
+            reason,
+        })
     }
 
     fn peer_status(&self) -> Vec<PeerStatus> {

@@ -21,7 +21,7 @@ use crate::start::{ReplicaFiles, StartError, Started, start, writable};
 /// Bytes read at a time while the log is looked through.
 const SCAN_SIZE: usize = 1024 * 1024;
 /// The file with term and vote.
-const SLOTS_FILE: &str = "term-and-vote";
+pub(crate) const SLOTS_FILE: &str = "term-and-vote";
 
 /// Why a shard's files cannot be used. The operator's to mend.
 #[derive(Debug, thiserror::Error)]

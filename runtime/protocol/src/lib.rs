@@ -6,6 +6,7 @@
 //! * [`time`]: monotonic [`Instant`] for timers, wall-clock [`Timestamp`] for record time.
 //! * [`limits`]: the bound of every queue, buffer and table, with the reaction when it is full.
 //! * [`membership`]: who belongs to a shard, and the record that changes it.
+//! * [`note`]: what an operator's remark in the log says: the audit record of a recovery.
 //! * [`record`]: one entry of a shard's log; the same bytes on the wire, on disk and in replay.
 //! * [`frame`]: the envelope of everything sent over a connection.
 //! * [`bugs`]: known bugs that the simulator switches on; compiled away elsewhere.
@@ -24,6 +25,7 @@ pub mod ids;
 pub mod layout;
 pub mod limits;
 pub mod membership;
+pub mod note;
 pub mod peer;
 pub mod record;
 pub mod status;
@@ -34,4 +36,5 @@ pub use ids::{
     TimerId,
 };
 pub use membership::{Membership, MembershipChange, MembershipError, NodeSet};
+pub use note::RecoveryNote;
 pub use time::{Instant, Timestamp};

@@ -74,7 +74,7 @@ pub enum Kind {
     DeployFinalize = 10,
     /// Every replica computes its state digest here. No payload.
     Digest = 11,
-    /// An operator's remark; no effect.
+    /// An operator's remark; no effect. Payload is a [`crate::note`].
     Note = 12,
     /// A request that could not be a command (too large): uses up its number, the service does not see it. Payload is
     /// the number of its [`crate::client::ReplyStatus`].

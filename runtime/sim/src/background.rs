@@ -6,7 +6,7 @@ use evershard_node::shipping::PIECE_SIZE;
 
 use crate::disk::{ENOSPC, SimDisk};
 use crate::env::Happened;
-use crate::node::marks;
+use crate::node::NodeFile;
 use crate::plan::MS;
 use crate::service::{KeyValue, Probe};
 use crate::shelf::Job;
@@ -33,12 +33,13 @@ impl World {
         if self.nodes[node].life != life || self.nodes[node].process.is_none() {
             return;
         }
+        let file = self.nodes[node].file;
         let disk = &mut self.nodes[node].disks[shard];
         let Some(job) = disk.shelf.jobs.remove(&name) else { return };
         let happened = match job {
             Job::Take(order) => {
                 let position = order.mark.position;
-                match take(node, shard, life, disk, order) {
+                match take((node, file), shard, life, disk, order) {
                     Ok(bytes) => return self.begin_job(node, shard, Job::Write(position, bytes)),
                     Err(failure) => Happened::SnapshotTaken(position, Err(failure)),
                 }
@@ -75,13 +76,13 @@ impl World {
 
 /// The shadow takes a snapshot.
 fn take(
-    node: usize,
+    (node, file): (usize, NodeFile),
     shard: usize,
     life: u64,
     disk: &mut SimDisk,
     order: SnapshotOrder,
 ) -> Result<Vec<u8>, SnapshotFailure> {
-    let marks = marks(node, shard);
+    let marks = file.marks(node, shard);
     let salt = life ^ (node as u64) << 48;
     let service = move |_| KeyValue::new(Probe::default(), salt);
     let instances = Instances { cluster: marks.cluster, shard: marks.shard, service };

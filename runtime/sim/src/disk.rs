@@ -100,7 +100,7 @@ struct Unsettled {
 }
 
 /// The content of a disk, kept apart.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Image {
     files: BTreeMap<SegmentNumber, Vec<u8>>,
     numbers: Vec<SegmentNumber>,

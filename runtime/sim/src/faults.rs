@@ -409,7 +409,7 @@ impl World {
         }
         let was_running = self.nodes[node].process.is_some();
         // An empty disk and a file that names nobody else are a new cluster.
-        self.nodes[node].joins |= self.plan.options.voters == 1;
+        self.nodes[node].file.joins |= self.plan.options.voters == 1;
         self.crash(node, End::PowerLost);
         if was_running {
             self.at(self.time + down_ns, Event::Start(node, self.nodes[node].life));
@@ -502,7 +502,7 @@ impl World {
             if let Some(process) = &mut self.nodes[node].process {
                 process.paused_until = now;
                 self.resume(node, life);
-            } else {
+            } else if !self.nodes[node].lost {
                 self.at(now + MS, Event::Start(node, life));
             }
         }

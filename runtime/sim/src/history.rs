@@ -57,6 +57,8 @@ pub struct Answered {
 /// All operations of a run, in the order of their invocation.
 #[derive(Clone, Default, Debug)]
 pub struct History {
+    /// An operator has given up what some clients were told.
+    pub given_up: bool,
     /// The operations.
     pub operations: Vec<Operation>,
     /// Answers to questions that left no record.

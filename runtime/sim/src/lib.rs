@@ -34,7 +34,7 @@
 //! * [`service`] is what the clusters run, [`client`] who uses it.
 //! * [`oracle`] judges: its page has the table of rules. [`wgl`] searches histories for an order that explains them.
 //! * [`shrink`] makes findings small. [`script`] does by hand what plans do by chance: named scenarios are written with it.
-//!   `COVERAGE.md` says which scenario is shown by which test, and what is open.
+//!   [`salvage`] is what an operator does who has lost a quorum. `COVERAGE.md` says which scenario is shown by which test, and what is open.
 //!
 //! # How to read a trace
 //!
@@ -109,6 +109,7 @@ pub mod profile;
 pub mod random;
 pub mod report;
 pub mod run;
+pub mod salvage;
 pub mod script;
 pub mod service;
 pub mod shelf;

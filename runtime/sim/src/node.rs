@@ -8,7 +8,7 @@ use evershard_node::core::{Core, CoreParts, Identity, ShardConfig};
 use evershard_node::env::LinkId;
 use evershard_node::shard::Shard;
 use evershard_node::start::{StartError, Started, start};
-use evershard_protocol::{ClusterId, NodeId, Position, ShardId};
+use evershard_protocol::{ClusterId, NodeId, NodeSet, Position, ShardId};
 
 use crate::client::address;
 use crate::clock::{Clock, Time};
@@ -73,12 +73,55 @@ pub struct Node {
     pub ever_damaged: Vec<bool>,
     /// A slot was damaged in this life.
     pub slot_damaged: Vec<bool>,
-    /// Its operator has written `join = true` in its file: it had been the only voter, and its disk was lost.
-    pub joins: bool,
+    /// What its operator has written in its file.
+    pub file: NodeFile,
+    /// It is lost for good: nobody starts it any more when all trouble is over.
+    pub lost: bool,
     /// Counts its processes.
     pub life: u64,
     /// Its process.
     pub process: Option<Process>,
+}
+
+/// What a node's operator has written in its file, as far as nodes differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NodeFile {
+    /// `join = true`.
+    pub joins: bool,
+    /// The name of a cluster that was made after a quorum was lost, and its first node; the first cluster otherwise.
+    pub recovered: Option<(ClusterId, NodeId)>,
+}
+
+impl NodeFile {
+    /// The cluster it names.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.recovered.map_or_else(|| ClusterId::of_name("simulated"), |(cluster, _)| cluster)
+    }
+
+    /// Whose a disk is to be.
+    #[must_use]
+    pub fn marks(&self, node: usize, shard: usize) -> evershard_log::Identity {
+        evershard_log::Identity { cluster: self.cluster(), shard: shard_id(shard), node: node_id(node) }
+    }
+
+    /// The nodes that a node's file names.
+    fn named(&self, node: usize, nodes: usize) -> NodeSet {
+        match self.recovered {
+            Some((_, founder)) => NodeSet::of(founder).union(NodeSet::of(node_id(node))),
+            None => (0..nodes).map(node_id).collect(),
+        }
+    }
+
+    /// The voters of a shard whose log says nothing about them yet.
+    fn members(&self, node: usize, voters: usize) -> Vec<NodeId> {
+        match self.recovered {
+            _ if self.joins => Vec::new(),
+            Some((_, founder)) => vec![founder],
+            None if node >= voters => Vec::new(),
+            None => (0..voters).map(node_id).collect(),
+        }
+    }
 }
 
 impl Node {
@@ -138,22 +181,24 @@ pub type Outcome = Result<Started, StartError>;
 ///
 /// # Errors
 /// If the replica refuses to start.
-pub fn open(node: usize, shard: usize, options: &Options, clock: &Clock, disk: &mut SimDisk, now: Time) -> Outcome {
-    start(&mut disk.mount(), &marks(node, shard), options.durability, clock.now(now).timestamp)
+pub fn open(
+    node: usize,
+    shard: usize,
+    file: NodeFile,
+    options: &Options,
+    clock: &Clock,
+    disk: &mut SimDisk,
+    now: Time,
+) -> Outcome {
+    start(&mut disk.mount(), &file.marks(node, shard), options.durability, clock.now(now).timestamp)
 }
 
-/// Whose a disk is.
-#[must_use]
-pub fn marks(node: usize, shard: usize) -> evershard_log::Identity {
-    evershard_log::Identity { cluster: cluster(), shard: shard_id(shard), node: node_id(node) }
-}
-
-/// Makes a shard of what was found; `joins` is what the operator has written in the node's file.
+/// Makes a shard of what was found.
 #[must_use]
 pub fn make(
     node: usize,
     shard: usize,
-    joins: bool,
+    file: NodeFile,
     options: &Options,
     clock: &Clock,
     started: Started,
@@ -162,12 +207,10 @@ pub fn make(
     let probe = Probe::default();
     let instance_probe = Probe::clone(&probe);
     let nodes = options.nodes;
-    let joins = joins || node >= options.voters;
-    let members = if joins { 0..0 } else { 0..options.voters };
     let salt = started.slot.incarnation.0 ^ (node as u64) << 32;
     let core = Core::new(CoreParts {
         identity: Identity {
-            cluster: cluster(),
+            cluster: file.cluster(),
             node: node_id(node),
             shard: shard_id(shard),
             incarnation: started.slot.incarnation,
@@ -179,8 +222,8 @@ pub fn make(
             snapshot_segments: options.snapshot_segments,
             hot_save_size_max: options.hot_save_size_max,
         },
-        members: members.map(node_id).collect(),
-        configured: (0..nodes).map(node_id).collect(),
+        members: file.members(node, options.voters),
+        configured: file.named(node, nodes),
         timing: options.timing,
         segment_size: options.segment_size,
         tail_size: options.tail_size,
@@ -214,8 +257,4 @@ pub fn node_id(node: usize) -> NodeId {
 #[must_use]
 pub fn shard_id(shard: usize) -> ShardId {
     ShardId(u16::try_from(shard).expect("few shards"))
-}
-
-fn cluster() -> ClusterId {
-    ClusterId::of_name("simulated")
 }

@@ -10,7 +10,7 @@ use crate::disk::{Completed, Target, WriteFault};
 use crate::env::{Action, Happened};
 use crate::history::{Answered, Operation, Replied};
 use crate::network::{Arrival, Party, Reminder, State};
-use crate::node::{Node, marks};
+use crate::node::Node;
 use crate::oracle::Violation;
 use crate::oracle::damage::check_halt;
 use crate::oracle::memberships::check_votes;
@@ -122,7 +122,7 @@ impl World {
     /// Somebody was elected: by whom, as far as the disks know? One that was ever damaged may have forgotten.
     fn check_votes(&self, node: usize, shard: usize) -> Result<(), Violation> {
         let vote_of = |(index, node): (usize, &Node)| {
-            let marks = marks(index, shard);
+            let marks = node.file.marks(index, shard);
             let remembers = !node.ever_damaged[shard];
             remembers.then(|| node.disks[shard].vote(&marks).unwrap_or_default())
         };
@@ -520,6 +520,7 @@ impl World {
                     use evershard_client::SessionError;
                     match error {
                         SessionError::Closed | SessionError::SessionLost { .. } => {}
+                        SessionError::HistoryLost { .. } if self.history.given_up => {}
                         SessionError::HistoryLost { .. } => {
                             return Violation::of("reply-lost", format!("client {client}: {error}"));
                         }

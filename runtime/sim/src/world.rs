@@ -23,7 +23,7 @@ use crate::clock::{Clock, Time};
 use crate::disk::SimDisk;
 use crate::history::History;
 use crate::network::{CLIENT_SITE, Links, Network, Reminder};
-use crate::node::{self, Node, Process};
+use crate::node::{self, Node, NodeFile, Process};
 use crate::oracle::damage::check_start;
 use crate::oracle::{ShardOracle, Violation};
 use crate::panics;
@@ -262,9 +262,9 @@ impl World {
         let options = self.plan.options.clone();
         let mut shards = Vec::new();
         for shard in 0..options.shards {
-            let Node { clock, disks, damaged, ever_damaged, joins, .. } = &mut self.nodes[node];
+            let Node { clock, disks, damaged, ever_damaged, file, .. } = &mut self.nodes[node];
             let (disk, now) = (&mut disks[shard], self.time);
-            let opened = panics::watch(|| node::open(node, shard, &options, clock, disk, now));
+            let opened = panics::watch(|| node::open(node, shard, *file, &options, clock, disk, now));
             let outcome = match opened {
                 Ok(outcome) => outcome,
                 Err(said) => return Violation::of("panic", format!("n{node} at its start: {said}")),
@@ -278,7 +278,7 @@ impl World {
                 let hard = started.restored.hard;
                 format!("starts with a log up to {end} ({verdict:?}), {:?}, {:?}", hard.term, hard.standing)
             });
-            let made = panics::watch(|| node::make(node, shard, *joins, &options, clock, started, now));
+            let made = panics::watch(|| node::make(node, shard, *file, &options, clock, started, now));
             match made {
                 Ok(running) => shards.push(running),
                 Err(said) => return Violation::of("panic", format!("n{node} at its start: {said}")),
@@ -396,7 +396,8 @@ fn new_node(seed: u64, index: usize, plan: &Plan) -> Node {
         damaged: vec![false; options.shards],
         ever_damaged: vec![false; options.shards],
         slot_damaged: vec![false; options.shards],
-        joins: false,
+        file: NodeFile::default(),
+        lost: false,
         life: 0,
         process: None,
     }

@@ -1,4 +1,7 @@
-//! `evershard`: what an operator asks of a running cluster.
+//! `evershard`: what an operator asks of a running cluster, and does for one that will never run again.
+
+#[path = "evershard/recover.rs"]
+mod recover;
 
 use std::collections::BTreeMap;
 use std::net::ToSocketAddrs;
@@ -9,9 +12,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use evershard::client::admin;
-use evershard::operator::{self, MemberChange, ReplicaState, ReplicaStatus, ShardDigests};
+use evershard::operator::{self, MemberChange, RecoveryRecord, ReplicaState, ReplicaStatus, ShardDigests};
 
-/// Looks at a running Evershard cluster, moves its leaders and changes its members.
+/// Looks at a running Evershard cluster, moves its leaders, changes its members; recovers from the loss of a quorum.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -58,6 +61,11 @@ enum Command {
     Member {
         #[command(subcommand)]
         change: Member,
+    },
+    /// For a cluster that has lost a quorum for good: makes a new cluster of what a survivor holds. Offline.
+    Recover {
+        #[command(subcommand)]
+        step: recover::Step,
     },
 }
 
@@ -106,7 +114,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", evershard::node::describe(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -127,6 +135,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Snapshot { reach, shard, node } => ask_for_snapshots(&reach, shard, node),
         Command::Member { change } => change_member(change),
+        Command::Recover { step } => recover::run(step),
     }
 }
 
@@ -199,6 +208,11 @@ fn print_shards(shards: &BTreeMap<u16, Vec<ReplicaStatus>>) {
         }
         if let Some(state) = leader.and_then(|leader| leader.state.as_ref()) {
             println!("  {}", operator::describe_members(state));
+            if let Some(RecoveryRecord { position, old_cluster, survivor, kept, reason, .. }) = &state.recovery {
+                println!(
+                    "  recovered at {position} from node {survivor} of cluster {old_cluster}, kept up to {kept}: {reason}"
+                );
+            }
         }
         println!(
             "  {:>4}  {:<9}  {:>6}  {:>12}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}  {:>8}  {:<5}  digest",

@@ -5,10 +5,12 @@
 //! `log-malformed`: the log is whole records in order. `record-time`: their times do not go back. `executed-twice`: a
 //! session's requests come one by one, and a record that repeats one has no effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evershard_protocol::record::{Kind, Record};
-use evershard_protocol::{Membership, NodeSet, Position, RequestNumber, SessionId, Term, Timestamp};
+use evershard_protocol::{
+    ClusterId, Membership, NodeSet, Position, RecoveryNote, RequestNumber, SessionId, Term, Timestamp,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::oracle::{Violation, memberships};
@@ -42,6 +44,10 @@ pub struct Replay {
     sessions: BTreeMap<SessionId, u64>,
     /// The configuration, and where its record ends; 0 if it is the first.
     membership: (Position, Membership),
+    /// Recoveries by an operator that may be found in the log.
+    recoveries: BTreeSet<ClusterId>,
+    /// The record before was the audit record of one.
+    recovered: bool,
     timers: BTreeMap<u64, Timestamp>,
     values: [Option<u64>; 256],
     /// What each key came to hold, and with which record.
@@ -65,6 +71,8 @@ impl Default for Replay {
             terms: BTreeMap::new(),
             sessions: BTreeMap::new(),
             membership: (Position::ZERO, Membership::default()),
+            recoveries: BTreeSet::new(),
+            recovered: false,
             timers: BTreeMap::new(),
             values: [None; 256],
             changes: BTreeMap::new(),
@@ -88,6 +96,11 @@ impl Replay {
     #[must_use]
     pub fn membership(&self) -> (Position, Membership) {
         self.membership
+    }
+
+    /// An operator makes a new cluster of what a survivor holds.
+    pub fn announce_recovery(&mut self, new: ClusterId) {
+        self.recoveries.insert(new);
     }
 
     /// Goes through what is new in the log.
@@ -185,12 +198,26 @@ impl Replay {
                 let Some(next) = Membership::decode(record.payload, |_, _| {}) else {
                     return Violation::of("log-malformed", format!("no configuration at {position}"));
                 };
-                memberships::check_step(self.membership, next)?;
+                if !std::mem::take(&mut self.recovered) || next.everybody().len() != 1 {
+                    memberships::check_step(self.membership, next)?;
+                }
                 self.membership = (position, next);
                 Ok(())
             }
-            Some(Kind::TermStart | Kind::Note | Kind::Digest) => Ok(()),
+            Some(Kind::Note) => self.recover(record),
+            Some(Kind::TermStart | Kind::Digest) => Ok(()),
             other => Violation::of("log-malformed", format!("a record of kind {other:?} at {position}")),
+        }
+    }
+
+    /// An operator's audit record: the configuration behind it takes no legal step. There is none but what was announced.
+    fn recover(&mut self, record: &Record<'_>) -> Result<(), Violation> {
+        let known =
+            RecoveryNote::decode(record.payload).filter(|(note, _)| self.recoveries.contains(&note.new_cluster));
+        self.recovered = known.is_some();
+        match known {
+            Some(_) => Ok(()),
+            None => Violation::of("log-malformed", format!("a note that nobody wrote at {}", record.header.position)),
         }
     }
 

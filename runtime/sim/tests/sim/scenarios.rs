@@ -6,6 +6,7 @@ mod disks;
 mod elections;
 mod members;
 mod power;
+mod recoveries;
 mod replication;
 mod sessions;
 mod snapshots;
