@@ -17,7 +17,7 @@ use evershard_protocol::peer::{
     self, SNAPSHOT_OVERHEAD, SnapshotChunk, SnapshotProgress, SnapshotReply, SnapshotRequest,
 };
 use evershard_protocol::time::SECOND_NS;
-use evershard_protocol::{Instant, NodeId, Position};
+use evershard_protocol::{Instant, NodeId, Position, Term};
 use evershard_service::Service;
 
 use crate::core::Core;
@@ -42,7 +42,10 @@ pub struct Shipping {
     receiving: Option<Receiving>,
     /// Whole, and not handed to the background yet.
     arrived: Option<Box<Snapshot>>,
-    keeping: bool,
+    /// From whom that came, and in which term.
+    sender: Option<(NodeId, Term)>,
+    /// In the background's hands.
+    keeping: Option<Position>,
     not_before: Instant,
     /// The last one that arrived at a peer, which may not have said yet that it goes on from there, and until when it is
     /// waited for.
@@ -63,6 +66,8 @@ struct Sending {
     asked: Option<u64>,
     /// The piece at `offset` was sent; the answer is due by then.
     answer_until: Option<Instant>,
+    /// All of it has come; it is to be in force by then.
+    install_until: Option<Instant>,
 }
 
 /// One that is coming in.
@@ -76,7 +81,7 @@ struct Receiving {
 impl Shipping {
     /// Whether a snapshot can be handed in to be kept.
     pub(crate) fn is_free(&self) -> bool {
-        !self.keeping && self.arrived.is_none()
+        self.keeping.is_none() && self.arrived.is_none()
     }
 
     /// A snapshot of this replica's own is to be kept.
@@ -100,7 +105,7 @@ impl Shipping {
     /// Whether answers from the background are awaited.
     #[must_use]
     pub fn awaits_background(&self) -> bool {
-        self.keeping || self.sending.iter().any(|sending| sending.asked.is_some())
+        self.keeping.is_some() || self.sending.iter().any(|sending| sending.asked.is_some())
     }
 }
 
@@ -108,8 +113,9 @@ impl<S: Service> Core<S> {
     /// Begins, goes on with and ends what is on its way.
     pub(crate) fn ship(&mut self, env: &mut impl Env) {
         if let Some(snapshot) = self.snapshots.shipping.arrived.take() {
+            let position = snapshot.position();
             match env.keep_snapshot(snapshot) {
-                Ok(()) => self.snapshots.shipping.keeping = true,
+                Ok(()) => self.snapshots.shipping.keeping = Some(position),
                 Err(snapshot) => self.snapshots.shipping.arrived = Some(snapshot),
             }
         }
@@ -139,7 +145,16 @@ impl<S: Service> Core<S> {
     }
 
     fn begin_sending_to(&mut self, to: NodeId, position: Position, instead: bool) {
-        let sending = Sending { to, position, instead, offset: 0, piece: None, asked: None, answer_until: None };
+        let sending = Sending {
+            to,
+            position,
+            instead,
+            offset: 0,
+            piece: None,
+            asked: None,
+            answer_until: None,
+            install_until: None,
+        };
         self.snapshots.shipping.sending.push(sending);
         self.notice(Notice::SnapshotSent(to, position));
     }
@@ -178,13 +193,17 @@ impl<S: Service> Core<S> {
         let needed = self.leading.is_some() && self.raft.peer(to).is_some_and(lacks);
         let Some(link) = self.peers.link(to).filter(|_| needed) else {
             self.snapshots.shipping.sending.swap_remove(at);
+            self.raft.on_snapshot_ended(to, false);
             return;
         };
         if let Some(until) = sending.answer_until {
-            if now >= until {
-                self.end_sending(at, false);
+            if now < until {
+                return;
             }
-            return;
+            if sending.install_until.is_none_or(|until| now >= until) {
+                return self.end_sending(at, false);
+            }
+            // The last piece once more: the answer says how it stands.
         }
         let piece = sending.piece.as_ref().and_then(|(first, bytes, size)| {
             let from = usize::try_from(offset.checked_sub(*first)?).ok()?;
@@ -202,8 +221,7 @@ impl<S: Service> Core<S> {
         };
         let chunk = SnapshotChunk { term: self.raft.term(), position, size, offset };
         peer::put_snapshot_chunk(&mut link.out, &chunk, data).expect("there is room");
-        let last = offset + data.len() as u64 == size;
-        sending.answer_until = Some(now.after(if last { INSTALL_NS_MAX } else { ANSWER_NS_MAX }));
+        sending.answer_until = Some(now.after(ANSWER_NS_MAX));
     }
 
     fn end_sending(&mut self, at: usize, arrived: bool) {
@@ -245,7 +263,10 @@ impl<S: Service> Core<S> {
             }
             SnapshotProgress::GoesOn => {
                 let whole = sending.piece.as_ref().is_some_and(|(_, _, size)| reply.offset >= *size);
-                if !whole {
+                if whole {
+                    let until = self.now.instant.after(INSTALL_NS_MAX);
+                    sending.install_until = sending.install_until.or(Some(until));
+                } else {
                     sending.offset = reply.offset;
                     sending.answer_until = None;
                 }
@@ -256,8 +277,15 @@ impl<S: Service> Core<S> {
     /// A leader sends a part of its snapshot.
     pub(crate) fn on_snapshot_chunk(&mut self, from: NodeId, chunk: &SnapshotChunk, data: &[u8]) {
         let leads = self.raft.leader() == Some(from) && self.raft.term() == chunk.term;
-        let busy = self.snapshots.shipping.keeping || self.snapshots.shipping.arrived.is_some();
-        if !leads || busy {
+        if !leads {
+            return;
+        }
+        let Shipping { keeping, arrived, .. } = &self.snapshots.shipping;
+        if let Some(busy) = keeping.or(arrived.as_ref().map(|snapshot| snapshot.position())) {
+            // All of it is here already; of another one nothing is wanted now.
+            if busy == chunk.position {
+                self.answer_chunk(from, busy, chunk.size, SnapshotProgress::GoesOn);
+            }
             return;
         }
         if !self.would_take(chunk.position) {
@@ -286,6 +314,7 @@ impl<S: Service> Core<S> {
         match Snapshot::parse(receiving.bytes, self.identity.cluster, self.identity.shard) {
             Ok(snapshot) if snapshot.position() == chunk.position => {
                 self.snapshots.shipping.arrived = Some(Box::new(snapshot));
+                self.snapshots.shipping.sender = Some((from, chunk.term));
                 self.answer_chunk(from, chunk.position, offset, SnapshotProgress::GoesOn);
             }
             Ok(_) | Err(SnapshotFault::Damaged) => {
@@ -317,7 +346,7 @@ impl<S: Service> Core<S> {
 
     /// Step 2 is done, or has failed.
     pub(crate) fn on_snapshot_kept(&mut self, snapshot: &Snapshot, outcome: Result<(), i32>) {
-        self.snapshots.shipping.keeping = false;
+        self.snapshots.shipping.keeping = None;
         let position = snapshot.position();
         if self.snapshots.is_taking(position) {
             let size = snapshot.bytes().len() as u64;
@@ -330,16 +359,18 @@ impl<S: Service> Core<S> {
                 false
             }
         };
-        if let Some(leader) = self.raft.leader() {
+        if let Some((sender, _)) = self.snapshots.shipping.sender {
             let progress = if installed { SnapshotProgress::Done } else { SnapshotProgress::Refused };
-            self.answer_chunk(leader, position, 0, progress);
+            self.answer_chunk(sender, position, 0, progress);
         }
     }
 
-    /// Step 3. Who leads by now vouches for it: a snapshot holds only what is committed.
+    /// Step 3. Who leads by now vouches for it, or who sent it and led in this term: a snapshot holds only what is committed.
     fn install(&mut self, snapshot: &Snapshot) -> bool {
         let position = snapshot.position();
-        let Some(leader) = self.raft.leader().filter(|leader| *leader != self.identity.node) else { return false };
+        let sender = self.snapshots.shipping.sender.filter(|(_, term)| *term == self.raft.term());
+        let leader = self.raft.leader().or(sender.map(|(sender, _)| sender));
+        let Some(leader) = leader.filter(|leader| *leader != self.identity.node) else { return false };
         if !self.would_take(position) {
             return true;
         }
