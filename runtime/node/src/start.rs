@@ -187,7 +187,9 @@ pub(crate) fn join(
         return Err(StartError::SnapshotMissing(recovered.start));
     }
     let known = term_before(recovered, position);
-    if position > recovered.end || known != Some(snapshot.term()) {
+    // A log that begins exactly there may know nothing of what came before: it was begun behind this very snapshot.
+    let fits = known.map_or(position == recovered.start, |term| term == snapshot.term());
+    if position > recovered.end || !fits {
         remarks.push(format!(
             "the log ends at position {}, or went another way, before the snapshot at {position}: it begins anew there",
             recovered.end
