@@ -193,8 +193,7 @@ impl Env for UringEnv {
                 }
             }
             Completion::Written { token, buffer, result } => {
-                // A short write is a failed one: the block is not there as a whole.
-                let outcome = result.map(drop).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+                let outcome = result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
                 if token >> PAYLOAD_BITS == SLOT {
                     sink(Event::SlotWritten { buffer, outcome });
                 } else {

@@ -82,14 +82,15 @@ pub enum Completion<'a> {
         /// Bytes taken.
         result: io::Result<usize>,
     },
-    /// A write ended; its bytes are durable.
+    /// A write ended: all of its bytes are durable, or it has failed. One that the kernel cut short has failed (EIO): the rest
+    /// of it is not there.
     Written {
         /// The caller's token.
         token: Token,
         /// The buffer comes back.
         buffer: AlignedBuffer,
-        /// Bytes written.
-        result: io::Result<usize>,
+        /// Whether all of it was written.
+        result: io::Result<()>,
     },
 }
 
@@ -98,7 +99,8 @@ enum Operation {
     Connect(Token, #[expect(dead_code, reason = "the kernel reads it until completion")] Box<SockaddrStorage>),
     Receive(Token),
     Send(Token, Vec<u8>),
-    Write(Token, AlignedBuffer),
+    /// And how many bytes of it are to be written.
+    Write(Token, AlignedBuffer, usize),
 }
 
 struct Slot {
@@ -201,10 +203,9 @@ impl Ring {
     /// If `size` is larger than the buffer: the caller's bug.
     pub fn write(&mut self, file: BorrowedFd<'_>, buffer: AlignedBuffer, size: usize, offset: u64, token: Token) {
         assert!(size <= buffer.len(), "only what is in the buffer can be written");
-        let size = u32::try_from(size).expect("write buffers are far below 4 GiB");
-        let entry =
-            opcode::Write::new(fd(file), buffer.as_ptr(), size).offset(offset).rw_flags(libc::RWF_DSYNC).build();
-        self.push(Operation::Write(token, buffer), entry);
+        let len = u32::try_from(size).expect("write buffers are far below 4 GiB");
+        let entry = opcode::Write::new(fd(file), buffer.as_ptr(), len).offset(offset).rw_flags(libc::RWF_DSYNC).build();
+        self.push(Operation::Write(token, buffer, size), entry);
     }
 
     fn push(&mut self, operation: Operation, entry: squeue::Entry) {
@@ -296,7 +297,11 @@ impl Ring {
                         sink(Completion::Connected { token, result: outcome.map(drop) });
                     }
                     Operation::Send(token, buffer) => sink(Completion::Sent { token, buffer, result: outcome }),
-                    Operation::Write(token, buffer) => sink(Completion::Written { token, buffer, result: outcome }),
+                    Operation::Write(token, buffer, size) => {
+                        let whole =
+                            |written| if written == size { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) };
+                        sink(Completion::Written { token, buffer, result: outcome.and_then(whole) });
+                    }
                     Operation::Accept(_) | Operation::Receive(_) => unreachable!("handled above"),
                 },
             }
@@ -349,7 +354,7 @@ mod tests {
         Connected,
         Bytes(Vec<u8>),
         Sent(usize),
-        Written(usize),
+        Written,
     }
 
     /// A connection to oneself: accept, connect, send, receive, end of stream; and a durable write beside it.
@@ -382,7 +387,10 @@ mod tests {
                     seen.push(Seen::Bytes(result.expect("no error").to_vec()));
                 }
                 Completion::Sent { result, .. } => seen.push(Seen::Sent(result.expect("no error"))),
-                Completion::Written { result, .. } => seen.push(Seen::Written(result.expect("no error"))),
+                Completion::Written { result, .. } => {
+                    result.expect("no error");
+                    seen.push(Seen::Written);
+                }
             });
             if let (Some(server), false) = (&server, receiving)
                 && seen.contains(&Seen::Connected)
@@ -394,13 +402,34 @@ mod tests {
             if seen.contains(&Seen::Bytes(b"hello".to_vec())) {
                 client.shutdown();
             }
-            if seen.contains(&Seen::Bytes(Vec::new())) && seen.contains(&Seen::Written(4096)) {
+            if seen.contains(&Seen::Bytes(Vec::new())) && seen.contains(&Seen::Written) {
                 break;
             }
         }
         assert!(seen.contains(&Seen::Sent(5)), "{seen:?}");
         assert!(seen.contains(&Seen::Bytes(Vec::new())), "the end of the stream is seen: {seen:?}");
-        assert!(seen.contains(&Seen::Written(4096)), "{seen:?}");
+        assert!(seen.contains(&Seen::Written), "{seen:?}");
         assert_eq!(ring.in_flight(), 1, "only the listener is still armed");
+    }
+
+    /// A pipe takes what fits and the kernel says how much: the write has failed, whoever asks.
+    #[test]
+    fn s23_a_write_that_is_cut_short_has_failed() {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        let (_reader, writer) = nix::unistd::pipe2(OFlag::O_NONBLOCK).expect("a pipe");
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("one page");
+        let mut ring = Ring::new(&RingConfig::default()).expect("this host has io_uring");
+        let mut outcomes = Vec::new();
+        ring.write(writer.as_fd(), AlignedBuffer::new(8192), 8192, 0, 1);
+        while outcomes.is_empty() {
+            let wait = Wait::For { completions: 1, timeout: Duration::from_secs(1) };
+            ring.enter(wait).expect("a ring that was just made");
+            ring.reap(|completion| {
+                if let Completion::Written { result, buffer, .. } = completion {
+                    outcomes.push((result.map_err(|error| error.kind()), buffer.len()));
+                }
+            });
+        }
+        assert_eq!(outcomes, [(Err(io::ErrorKind::WriteZero), 8192)], "half of it is not all of it");
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the crates of the table have their sources.
-const CRATES: [(&str, &str); 8] = [
+const CRATES: [(&str, &str); 9] = [
     ("client", "runtime/client"),
     ("consensus", "consensus"),
     ("echo", "apps/echo"),
@@ -14,6 +14,7 @@ const CRATES: [(&str, &str); 8] = [
     ("node", "runtime/node"),
     ("protocol", "runtime/protocol"),
     ("sim", "runtime/sim"),
+    ("sys", "runtime/sys"),
 ];
 
 /// One row.
