@@ -110,6 +110,11 @@ impl<S: Service> Replica<S> {
         self.service.query(question, answer)
     }
 
+    #[cfg(test)]
+    pub(crate) fn service_mut(&mut self) -> &mut S {
+        &mut self.service
+    }
+
     /// Writes the service's own state; see [`Service::save`].
     ///
     /// # Errors

@@ -29,6 +29,8 @@
 //! Replies are kept with their places in the ring ([`crate::replies`]): which of them will be forgotten next follows from
 //! those, and must not differ between a replica that was restored and one that was not.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use evershard_protocol::bugs::{self, Bug};
 use evershard_protocol::checksum::crc32c;
 use evershard_protocol::{ClusterId, Membership, NodeId, Position, ShardId, Term, TimerId, Timestamp};
@@ -189,13 +191,14 @@ pub fn encode_within<S: Service>(
     }
     let service_from = out.len();
     let mut bounded = Bounded { out, size_max, is_over: false };
-    match replica.save_service(&mut bounded) {
+    match unless_it_panics(|| replica.save_service(&mut bounded)) {
         Err(_) if bounded.is_over => return Ok(None),
         outcome => outcome?,
     }
     let mut out = bounded.out;
     // Only now: of a large state it takes long.
-    let digest = if sessions_len < replica.sessions.len() { Digest(0) } else { replica.compute_digest() };
+    let is_short = sessions_len < replica.sessions.len();
+    let digest = if is_short { Digest(0) } else { unless_it_panics(|| Ok(replica.compute_digest()))? };
     let told = replica.digest.unwrap_or((Position::ZERO, Digest(0)));
     let mut raw = RawHeader {
         magic: MAGIC,
@@ -222,6 +225,14 @@ pub fn encode_within<S: Service>(
     raw.checksum = crc32c(&out[CHECKED_FROM..]).into();
     out[..HEADER_SIZE].copy_from_slice(raw.as_bytes());
     Ok(Some(out))
+}
+
+/// A service that panics over a snapshot has no snapshot; its shard goes on, and so does its node.
+fn unless_it_panics<T>(call: impl FnOnce() -> Result<T, SnapshotError>) -> Result<T, SnapshotError> {
+    // Nothing that a panic may have left half done is looked at afterwards: the bytes are dropped, and so is an instance that
+    // was to be restored.
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    outcome.unwrap_or_else(|_| Err(SnapshotError::Format("the service panicked over it".to_owned())))
 }
 
 /// Takes so many bytes and refuses the rest.
@@ -360,12 +371,13 @@ impl Snapshot {
         if rest.len() as u64 != raw.service_size.get() {
             return Err(RestoreError::Contradiction);
         }
-        replica.restore_service(&mut rest)?;
+        unless_it_panics(|| replica.restore_service(&mut rest))?;
         replica.applied = self.position();
         replica.time = self.time();
         let told = (Position(raw.told_position.get()), Digest(raw.told_digest.get()));
         replica.digest = (told.0 > Position::ZERO).then_some(told);
-        if replica.compute_digest().0 != raw.digest.get() && !bugs::is_on(Bug::SnapshotWithoutSessions) {
+        let digest = unless_it_panics(|| Ok(replica.compute_digest()))?;
+        if digest.0 != raw.digest.get() && !bugs::is_on(Bug::SnapshotWithoutSessions) {
             return Err(RestoreError::Digest);
         }
         Ok(replica)

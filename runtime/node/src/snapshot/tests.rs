@@ -10,6 +10,9 @@ use proptest::prelude::*;
 const CLUSTER: ClusterId = ClusterId(7);
 const SHARD: ShardId = ShardId(2);
 
+/// A sum that cannot be saved.
+const PANICS: u64 = 13;
+
 #[derive(Default)]
 struct Sum(u64, u32);
 
@@ -25,6 +28,7 @@ impl Service for Sum {
     }
 
     fn save(&self, out: &mut dyn SnapshotWriter) -> Result<(), SnapshotError> {
+        assert!(self.0 != PANICS, "a service with a defect");
         out.write(&self.0.to_le_bytes())
     }
 
@@ -32,6 +36,7 @@ impl Service for Sum {
         let mut bytes = [0; 8];
         source.read_exact(&mut bytes)?;
         self.0 = u64::from_le_bytes(bytes);
+        assert!(self.1 < 9, "a service with a defect");
         Ok(())
     }
 }
@@ -107,6 +112,15 @@ fn others_and_newer_ones_are_refused() {
     let newer = encode(&replica(2), CLUSTER, SHARD, &mark()).expect("nothing refuses");
     let restored = parse(newer, SHARD).expect("it verifies").restore(Sum(0, 1)).map(drop);
     assert!(matches!(restored, Err(RestoreError::Version { found: 2, expected: 1 })));
+}
+
+#[test]
+fn a_service_that_panics_over_a_snapshot_has_none() {
+    let mut replica = replica(1);
+    replica.service_mut().0 = PANICS;
+    assert!(matches!(encode(&replica, CLUSTER, SHARD, &mark()), Err(SnapshotError::Format(_))));
+    let snapshot = Snapshot::parse(encoded(), CLUSTER, SHARD).expect("it verifies");
+    assert!(matches!(snapshot.restore(Sum(0, 9)), Err(RestoreError::Read(SnapshotError::Format(_)))));
 }
 
 #[test]
