@@ -8,7 +8,8 @@
 //!
 //! glommio 0.9 decides whether a device can be polled by reading the first file an executor opens on it, and decides
 //! wrongly if that file is empty: every later read then fails with EOPNOTSUPP (DataDog/glommio #605). So each
-//! executor first opens a file that has content; see [`prime`].
+//! executor first opens a file that has content; see [`prime`]. And it panics if a file is deleted while it is being opened:
+//! whoever opens says so ([`Desk::opening`]), and whoever deletes waits.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -146,6 +147,8 @@ pub struct Desk {
     shard: ShardId,
     pub(crate) directory: PathBuf,
     pub(crate) shadows: Box<dyn ShadowMaker>,
+    /// Files that are being opened. Only the executor's thread counts here.
+    openings: AtomicU64,
     work: ArrayQueue<Work>,
     answers: ArrayQueue<Answer>,
     notices: ArrayQueue<Notice>,
@@ -161,6 +164,7 @@ impl Desk {
             shard,
             directory,
             shadows,
+            openings: AtomicU64::new(0),
             work: ArrayQueue::new(WORK_LEN_MAX),
             answers: ArrayQueue::new(WORK_LEN_MAX + 1),
             notices: ArrayQueue::new(NOTICES_LEN_MAX),
@@ -182,6 +186,18 @@ impl Desk {
             Work::KeepSnapshot(snapshot) => snapshot,
             _ => unreachable!("the queue gives back what it was given"),
         })
+    }
+
+    /// Until it is dropped nothing is deleted.
+    pub(crate) fn opening(&self) -> Opening<'_> {
+        // Relaxed: one thread counts, and looks.
+        self.openings.fetch_add(1, Ordering::Relaxed);
+        Opening(self)
+    }
+
+    /// Whether a file is being opened just now.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.openings.load(Ordering::Relaxed) > 0
     }
 
     /// Takes something done.
@@ -220,10 +236,31 @@ impl Desk {
     }
 }
 
+/// A file is being opened.
+pub(crate) struct Opening<'a>(&'a Desk);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.openings.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The background of one node.
 pub struct Background {
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+}
+
+/// Tells a node that its background has panicked: without segments and reads its shards would stand still before long.
+struct StopOnPanic(Arc<AtomicBool>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Relaxed: nothing else is published with the flag.
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The background could not be started.
@@ -235,15 +272,21 @@ pub struct Background {
 pub struct BackgroundError(String);
 
 impl Background {
-    /// Starts the executor, on `core` if one is given.
+    /// Starts the executor, on `core` if one is given. Should it panic, `node_stop` is set.
     ///
     /// # Errors
     /// [`BackgroundError`] if glommio cannot set up its rings here.
-    pub fn start(desks: Vec<Arc<Desk>>, core: Option<usize>, scratch: PathBuf) -> Result<Self, BackgroundError> {
+    pub fn start(
+        desks: Vec<Arc<Desk>>,
+        core: Option<usize>,
+        scratch: PathBuf,
+        node_stop: Arc<AtomicBool>,
+    ) -> Result<Self, BackgroundError> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let (started, starting) = std::sync::mpsc::sync_channel(1);
         let body = move || {
+            let _guard = StopOnPanic(node_stop);
             let placement = core.map_or(Placement::Unbound, Placement::Fixed);
             let builder = LocalExecutorBuilder::new(placement).name("background").io_memory(IO_MEMORY_SIZE);
             let executor = match builder.make() {
@@ -268,13 +311,18 @@ impl Background {
     }
 }
 
-impl Drop for Background {
-    fn drop(&mut self) {
+impl Background {
+    /// Ends the executor; false if it had panicked.
+    pub fn end(&mut self) -> bool {
         // Relaxed: the thread is joined right after.
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread.take().is_none_or(|thread| thread.join().is_ok())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -317,11 +365,11 @@ async fn serve(desks: &[Arc<Desk>], stop: &Arc<AtomicBool>) {
                     }
                     Work::Drop(order) => snapshots.drop(Arc::clone(desk), order),
                     Work::Read(request) => {
-                        let chunk = read(&desk.directory, &request).await;
+                        let chunk = read(desk, &request).await;
                         desk.answer(Answer::Read { request, chunk }, stop);
                     }
                     Work::Repair { segment, offset, block } => {
-                        let outcome = repair(&desk.directory, segment, offset, &block).await;
+                        let outcome = repair(desk, segment, offset, &block).await;
                         let outcome = outcome.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
                         desk.answer(Answer::Repaired { segment, offset, outcome }, stop);
                     }
@@ -381,17 +429,19 @@ async fn write_all(file: &DmaFile, header: &SegmentHeader) -> io::Result<()> {
     file.fdatasync().await.map_err(io_error)
 }
 
-pub(crate) async fn read(directory: &Path, request: &ReadRequest) -> Result<Chunk, ReadFailure> {
+pub(crate) async fn read(desk: &Desk, request: &ReadRequest) -> Result<Chunk, ReadFailure> {
     let failed = |error: io::Error| ReadFailure::Disk(error.raw_os_error().unwrap_or(libc::EIO));
-    let file = open(directory, request.location.segment).await.map_err(failed)?;
+    let file = open(desk, &segment_file_name(request.location.segment)).await.map_err(failed)?;
     let outcome = read_from(&file, request).await;
     file.close().await.map_err(io_error).map_err(failed)?;
     outcome
 }
 
-async fn repair(directory: &Path, segment: SegmentNumber, offset: u64, block: &[u8]) -> io::Result<()> {
-    let path = directory.join(segment_file_name(segment));
+async fn repair(desk: &Desk, segment: SegmentNumber, offset: u64, block: &[u8]) -> io::Result<()> {
+    let path = desk.directory.join(segment_file_name(segment));
+    let opening = desk.opening();
     let file = OpenOptions::new().read(true).write(true).dma_open(&path).await.map_err(io_error)?;
+    drop(opening);
     let outcome = rewrite(&file, offset, block).await;
     file.close().await.map_err(io_error)?;
     outcome
@@ -407,8 +457,10 @@ async fn rewrite(file: &DmaFile, offset: u64, block: &[u8]) -> io::Result<()> {
     if there { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
 }
 
-async fn open(directory: &Path, segment: SegmentNumber) -> io::Result<DmaFile> {
-    let path = directory.join(segment_file_name(segment));
+/// Opens a file of a shard for reading.
+pub(crate) async fn open(desk: &Desk, name: &str) -> io::Result<DmaFile> {
+    let path = desk.directory.join(name);
+    let _opening = desk.opening();
     OpenOptions::new().read(true).dma_open(&path).await.map_err(io_error)
 }
 

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use evershard_log::{BLOCK_ALIGNMENT, segment_number_of};
 use evershard_protocol::Position;
-use glommio::io::{DmaFile, OpenOptions};
+use glommio::io::DmaFile;
 use glommio::{Latency, Shares, TaskQueueHandle};
 
-use crate::background::{Answer, Desk, io_error, read};
+use crate::background::{Answer, Desk, io_error, open, read};
 use crate::shadow::{DropOrder, SnapshotFailure, SnapshotJob, SnapshotOrder};
 use crate::shipping::PIECE_SIZE;
 use crate::snapshot::{Snapshot, snapshot_file_name, snapshot_position_of};
@@ -22,6 +23,8 @@ use crate::snapshot::{Snapshot, snapshot_file_name, snapshot_position_of};
 /// Bytes written at a time.
 const WRITE_SIZE: usize = 512 * 1024;
 const _: () = assert!(WRITE_SIZE.is_multiple_of(BLOCK_ALIGNMENT), "direct IO writes whole blocks");
+/// A file that is being opened is waited for like this before anything is deleted.
+const OPENING_PAUSE: Duration = Duration::from_micros(100);
 /// Of the executor's time while other work waits; the default queue has 1000.
 const SHARES: usize = 100;
 
@@ -67,7 +70,7 @@ impl Snapshotting {
     pub(crate) fn read(&self, desk: Arc<Desk>, position: Position, offset: u64) {
         let stop = Arc::clone(&self.stop);
         self.spawn(async move {
-            let outcome = read_piece(&desk.directory, position, offset, PIECE_SIZE).await.map_err(errno);
+            let outcome = read_piece(&desk, position, offset, PIECE_SIZE).await.map_err(errno);
             desk.answer(Answer::SnapshotRead { position, offset, outcome }, &stop);
         });
     }
@@ -75,7 +78,7 @@ impl Snapshotting {
     pub(crate) fn drop(&self, desk: Arc<Desk>, order: DropOrder) {
         let stop = Arc::clone(&self.stop);
         self.spawn(async move {
-            let outcome = delete(&desk.directory, &order).await.map_err(errno);
+            let outcome = delete(&desk, &order).await.map_err(errno);
             desk.answer(Answer::Dropped { outcome }, &stop);
         });
     }
@@ -88,12 +91,12 @@ fn errno(error: io::Error) -> i32 {
 async fn take(desk: &Desk, order: SnapshotOrder) -> Result<u64, SnapshotFailure> {
     let failed = |error| SnapshotFailure::Disk(errno(error));
     let previous = match order.previous {
-        Some(position) => Some(read_whole(&desk.directory, position).await.map_err(failed)?),
+        Some(position) => Some(read_whole(desk, position).await.map_err(failed)?),
         None => None,
     };
     let mut job = SnapshotJob::begin(&*desk.shadows, order, previous)?;
     while let Some(request) = job.wants()? {
-        let chunk = read(&desk.directory, &request).await;
+        let chunk = read(desk, &request).await;
         job.take(chunk)?;
         glommio::executor().yield_task_queue_now().await;
     }
@@ -141,10 +144,10 @@ async fn write_all(file: &DmaFile, bytes: &[u8]) -> io::Result<()> {
     file.fdatasync().await.map_err(io_error)
 }
 
-async fn read_whole(directory: &Path, position: Position) -> io::Result<Vec<u8>> {
+async fn read_whole(desk: &Desk, position: Position) -> io::Result<Vec<u8>> {
     let mut whole = Vec::new();
     loop {
-        let (piece, size) = read_piece(directory, position, whole.len() as u64, PIECE_SIZE).await?;
+        let (piece, size) = read_piece(desk, position, whole.len() as u64, PIECE_SIZE).await?;
         whole.extend_from_slice(&piece);
         if piece.is_empty() || whole.len() as u64 >= size {
             return Ok(whole);
@@ -153,9 +156,8 @@ async fn read_whole(directory: &Path, position: Position) -> io::Result<Vec<u8>>
 }
 
 /// A part of a snapshot's file, and the size of the whole.
-async fn read_piece(directory: &Path, position: Position, offset: u64, size: usize) -> io::Result<(Vec<u8>, u64)> {
-    let path = directory.join(snapshot_file_name(position));
-    let file = OpenOptions::new().read(true).dma_open(&path).await.map_err(io_error)?;
+async fn read_piece(desk: &Desk, position: Position, offset: u64, size: usize) -> io::Result<(Vec<u8>, u64)> {
+    let file = open(desk, &snapshot_file_name(position)).await?;
     let outcome = async {
         let whole = file.file_size().await.map_err(io_error)?;
         let piece = file.read_at(offset, size).await.map_err(io_error)?;
@@ -167,7 +169,8 @@ async fn read_piece(directory: &Path, position: Position, offset: u64, size: usi
 }
 
 /// Old snapshots first, then segments, lowest first: whenever it is interrupted, the log that is left has no gap.
-async fn delete(directory: &Path, order: &DropOrder) -> io::Result<()> {
+async fn delete(desk: &Desk, order: &DropOrder) -> io::Result<()> {
+    let directory = &desk.directory;
     let (mut segments, mut snapshots) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
@@ -183,6 +186,9 @@ async fn delete(directory: &Path, order: &DropOrder) -> io::Result<()> {
     }
     segments.sort_unstable();
     for path in snapshots.into_iter().chain(segments.into_iter().map(|(_, path)| path)) {
+        while desk.is_opening() {
+            glommio::timer::sleep(OPENING_PAUSE).await;
+        }
         std::fs::remove_file(path)?;
         // One after the other for the disk as well: a power cut must leave no gap either.
         evershard_sys::file::sync_directory(directory)?;

@@ -101,8 +101,8 @@ pub enum NodeError {
         /// Why.
         source: cores::PinError,
     },
-    /// A shard's thread broke an assertion: a defect of Evershard, reported above.
-    #[error("a shard's thread panicked: this is a defect in Evershard; the node stops rather than go on with it")]
+    /// A shard's thread, or the background's, broke an assertion: a defect of Evershard, reported above.
+    #[error("a thread of the node panicked: this is a defect in Evershard; the node stops rather than go on with it")]
     Panicked,
 }
 
@@ -152,8 +152,8 @@ impl Node {
                 Arc::new(Desk::new(me, shard_id, shard_directory(config, shard), Box::new(shadows)))
             })
             .collect();
-        let background = Background::start(desks.clone(), config.background_core, data.clone())?;
         let stop = Arc::new(AtomicBool::new(false));
+        let background = Background::start(desks.clone(), config.background_core, data.clone(), Arc::clone(&stop))?;
         let mut node = Self { threads: Vec::new(), stop: Arc::clone(&stop), background: Some(background), _lock: lock };
         let (started, starting) = mpsc::channel();
         for (shard, desk) in (0..config.shards).zip(desks) {
@@ -205,7 +205,9 @@ impl Node {
         for thread in self.threads.drain(..) {
             outcome = thread.join().map_err(|_| NodeError::Panicked).and(outcome);
         }
-        self.background = None;
+        if self.background.take().is_some_and(|mut background| !background.end()) {
+            outcome = Err(NodeError::Panicked);
+        }
         outcome
     }
 }
