@@ -158,6 +158,14 @@ impl Raft {
         }
     }
 
+    /// Who has no vote never campaigns, and is told nothing more once it has left: it must not name a leader for ever.
+    pub(crate) fn forget_silent_leader(&mut self) {
+        let is_silent = self.now.since(self.leader_heard) >= self.timing.election_max_ns;
+        if is_silent && self.leader.is_some() && self.role == Role::Follower && self.campaign_due().is_none() {
+            self.leader = None;
+        }
+    }
+
     /// The link to the leader is gone. A killed process closes its links at once, so this is worth a quick question;
     /// if the leader lives, the others refuse.
     pub(crate) fn on_leader_lost(&mut self) {

@@ -168,6 +168,7 @@ impl Raft {
             }
             Role::Follower | Role::PreCandidate | Role::Candidate => {
                 self.recover();
+                self.forget_silent_leader();
                 if self.campaign_due().is_some_and(|due| self.now >= due) {
                     self.campaign(out);
                 }

@@ -14,6 +14,8 @@ const FULL_PAUSE_NS: u64 = 50 * MILLISECOND_NS;
 const AVOID_NS: u64 = 200 * MILLISECOND_NS;
 /// Redirects followed at once; beyond, two nodes may be naming each other and each hop waits.
 const REDIRECTS_AT_ONCE: u32 = 2;
+/// Redirects followed in a row; beyond, the next endpoint is asked.
+const REDIRECTS_IN_A_ROW_MAX: u32 = 4;
 /// Bytes of an address. More is no address.
 const ADDRESS_SIZE_MAX: usize = 256;
 
@@ -77,13 +79,13 @@ impl Route {
     pub(super) fn on_redirect(&mut self, leader: &[u8], now: Instant) -> Instant {
         self.redirects = self.redirects.saturating_add(1);
         let named = std::str::from_utf8(leader).ok().filter(|leader| self.is_worth_trying(leader, now));
-        let Some(leader) = named else {
+        // Nodes that have left the shard may name each other, or one that names nobody, for ever: the round over all endpoints
+        // goes on from the one that was asked first, whoever was named.
+        let Some(leader) = named.filter(|_| self.redirects <= REDIRECTS_IN_A_ROW_MAX) else {
+            self.redirects = 0;
             self.advance();
             return now.after(NO_LEADER_PAUSE_NS);
         };
-        if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint == leader) {
-            self.index = index;
-        }
         self.redirect.clear();
         self.redirect.push_str(leader);
         self.redirected = true;
@@ -151,6 +153,25 @@ mod tests {
         assert_eq!(route.on_redirect(b"x:1", Instant(0)), Instant(0));
         assert_eq!(route.on_redirect(b"y:1", Instant(0)), Instant(0));
         assert_eq!(route.on_redirect(b"x:1", Instant(0)), Instant(NO_LEADER_PAUSE_NS));
+    }
+
+    /// Two nodes that have left the shard: `b` still names `a`, which names nobody. Who leads is behind them.
+    #[test]
+    fn nodes_that_have_left_do_not_keep_a_client_from_the_others() {
+        let mut route = route(&["a:1", "b:1", "c:1"]);
+        route.on_redirect(b"", Instant(0));
+        assert_eq!(route.address(), "b:1");
+        route.on_redirect(b"a:1", Instant(0));
+        assert_eq!(route.address(), "a:1");
+        route.on_redirect(b"", Instant(0));
+        assert_eq!(route.address(), "c:1");
+        // Nor do two that name each other.
+        let mut asked = Vec::new();
+        for hop in 0..12 {
+            route.on_redirect(if hop % 2 == 0 { b"x:1" } else { b"y:1" }, Instant(0));
+            asked.push(route.address().to_owned());
+        }
+        assert!(asked.contains(&"a:1".to_owned()) && asked.contains(&"b:1".to_owned()), "{asked:?}");
     }
 
     #[test]
