@@ -305,13 +305,18 @@ impl<S: Service> Core<S> {
         if is_held && self.disk.writer.first_segment().is_none_or(|there| there >= before) {
             return;
         }
-        let order = DropOrder { segments_before: before, snapshots_before: keep.first().copied() };
+        // One that is being sent stays: a large one takes longer than the next two.
+        let sent = self.snapshots.shipping.needed(self.now.instant).min();
+        let snapshots_before = keep.first().map(|oldest| sent.map_or(*oldest, |sent| sent.min(*oldest)));
+        let order = DropOrder { segments_before: before, snapshots_before };
         if env.drop_log(order) {
             self.snapshots.drop_due = is_held;
             self.snapshots.dropping = true;
             self.snapshots.kept = keep;
             self.forget_log_before(order.segments_before);
-            if let Some(older) = order.snapshots_before.filter(|_| self.snapshots.kept.len() == SNAPSHOTS_KEPT) {
+            if let [older, ..] = self.snapshots.kept[..]
+                && self.snapshots.kept.len() == SNAPSHOTS_KEPT
+            {
                 self.forgive_holes_before(older);
             }
         }
