@@ -81,8 +81,8 @@
 //! | `trim-before-publish` | snapshots | 100 | 4 | `refused-start` |
 //!
 //! The same machine and commit, `--minutes 10` at nice 19 beside `.ci/run`: no finding, 5,193 seeds, 513 a minute; 7.74 hours
-//! simulated, 742,623 replies and 371,392 answers checked, 23,066 elections, 30,884 process starts, 4,063 snapshots. With the
-//! machine to itself the standard mix made 1,440 seeds a minute.
+//! simulated, 742,623 replies and 371,392 answers checked, 23,066 elections, 30,884 process starts, 4,063 snapshots. Some
+//! commits before, at 587cb4d, the standard mix made 1,430 seeds a minute without such company.
 //!
 //! # What is not modelled
 //!
