@@ -1,15 +1,12 @@
 //! A cluster in this process: one node, any number of shards, the same code and the same client.
 
-use std::net::TcpListener;
-
 use evershard_client::{Client, ClientConfig, ClientError};
 use evershard_node::config::{NodeAddress, NodeConfig};
 use evershard_node::{Node, NodeError};
 use evershard_protocol::ShardId;
 use evershard_service::Service;
 
-/// Attempts to find neighbouring free ports.
-const PORT_ATTEMPTS: usize = 100;
+use crate::free_addresses;
 
 /// An embedded cluster could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +37,11 @@ impl Cluster {
         service: impl Fn(ShardId) -> S + Send + Sync + 'static,
     ) -> Result<Self, ClusterError> {
         let data = tempfile::tempdir()?;
-        let port = free_ports(shards)?;
-        let address = NodeAddress { id: 0, address: format!("127.0.0.1:{port}") };
+        let addresses = free_addresses(shards)?;
+        let address = NodeAddress { id: 0, address: addresses.first().cloned().unwrap_or_default() };
         let mut config = NodeConfig::new("embedded", 0, data.path().to_owned(), shards, vec![address]);
         config.segment_size_mib = 16;
         let node = Node::start(&config, service)?;
-        let addresses = (0..shards).map(|shard| format!("127.0.0.1:{}", port + shard)).collect();
         Ok(Self { _node: node, addresses, _data: data })
     }
 
@@ -68,26 +64,4 @@ impl Cluster {
     pub fn client(&self, shard: u16) -> Result<Client, ClientError> {
         Client::connect(&ClientConfig::new([self.address(shard)], ShardId(shard)))
     }
-}
-
-/// The first of `count` neighbouring ports that are free on loopback just now.
-///
-/// # Errors
-/// When none are found.
-pub fn free_ports(count: u16) -> std::io::Result<u16> {
-    let mut last = None;
-    for _ in 0..PORT_ATTEMPTS {
-        let probe = TcpListener::bind("127.0.0.1:0")?;
-        let first = probe.local_addr()?.port();
-        drop(probe);
-        let Some(end) = first.checked_add(count) else { continue };
-        // Below the range from which the kernel takes ports for outgoing connections there is less traffic, but it
-        // may be taken by others: only trying tells.
-        let held: Result<Vec<_>, _> = (first..end).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
-        match held {
-            Ok(_) => return Ok(first),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into()))
 }

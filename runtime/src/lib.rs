@@ -39,14 +39,16 @@
 
 #[cfg(all(feature = "node", feature = "client"))]
 mod cluster;
+mod loopback;
 
 #[cfg(all(feature = "node", feature = "client"))]
-pub use cluster::{Cluster, ClusterError, free_ports};
+pub use cluster::{Cluster, ClusterError};
 pub use evershard_protocol as protocol;
 pub use evershard_service::{
     Context, ContextError, Digest, Digester, Position, RequestNumber, Service, ServiceVersion, SessionId, ShardId,
     SnapshotError, SnapshotReader, SnapshotWriter, TimerId, Timestamp, harness,
 };
+pub use loopback::free_addresses;
 
 /// Running nodes.
 #[cfg(feature = "node")]

@@ -9,7 +9,7 @@ use evershard::node::{NodeAddress, NodeConfig};
 use evershard::operator;
 use evershard::{
     Client, ClientConfig, Context, Digest, Node, Service, ShardId, SnapshotError, SnapshotReader, SnapshotWriter,
-    free_ports,
+    free_addresses,
 };
 
 const SHARDS: u16 = 2;
@@ -37,8 +37,8 @@ impl Service for Counter {
     }
 }
 
-fn config(cluster: &str, node: u8, data: PathBuf, named: &[u8], first: u16) -> NodeConfig {
-    let address = |id: u8| NodeAddress { id, address: format!("127.0.0.1:{}", first + u16::from(id) * SHARDS) };
+fn config(cluster: &str, node: u8, data: PathBuf, named: &[u8], addresses: &[String]) -> NodeConfig {
+    let address = |id: u8| NodeAddress { id, address: addresses[usize::from(u16::from(id) * SHARDS)].clone() };
     let mut config = NodeConfig::new(cluster, node, data, SHARDS, named.iter().map(|id| address(*id)).collect());
     config.segment_size_mib = 1;
     config
@@ -105,10 +105,10 @@ fn said(output: &Output) -> String {
 fn two_of_five_directories_become_a_cluster() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let data = |name: &str| directory.path().join(name);
-    let first = free_ports(5 * SHARDS).expect("free ports");
-    let old = |node: u8| config("old", node, data(&format!("node-{node}")), &[0, 1, 2, 3, 4], first);
+    let addresses = free_addresses(5 * SHARDS).expect("free addresses");
+    let old = |node: u8| config("old", node, data(&format!("node-{node}")), &[0, 1, 2, 3, 4], &addresses);
     let mut nodes: Vec<Node> = (0..5).map(|node| start(&old(node))).collect();
-    let address = |node: u16, shard: u16| format!("127.0.0.1:{}", first + node * SHARDS + shard);
+    let address = |node: u16, shard: u16| addresses[usize::from(node * SHARDS + shard)].clone();
     for expected in 1..=3 {
         assert_eq!(count(|shard| (0..5).map(|node| address(node, shard)).collect()), [expected; 2]);
     }
@@ -146,7 +146,7 @@ fn two_of_five_directories_become_a_cluster() {
     assert!(done.status.success() && said(&done).contains("LOST"), "{}", said(&done));
     assert!(!write("new").status.success(), "nothing is overwritten");
 
-    let founder = start(&config("new", 3, data("new"), &[3], first));
+    let founder = start(&config("new", 3, data("new"), &[3], &addresses));
     assert_eq!(count(|shard| vec![address(3, shard)]), [4; 2], "it goes on from what the two held");
     let snapshots = |shard: &str| {
         let names = std::fs::read_dir(data("new").join(shard)).expect("the new directory");
@@ -155,7 +155,7 @@ fn two_of_five_directories_become_a_cluster() {
             .count()
     };
     assert_eq!([snapshots("shard-0"), snapshots("shard-1")], [1, 0], "shard 0 had one");
-    let wrong = config("new", 1, data("node-1"), &[1, 3], first);
+    let wrong = config("new", 1, data("node-1"), &[1, 3], &addresses);
     let refused = Node::start(&wrong, |_| Counter::default()).err().expect("another cluster's files").to_string();
     assert!(refused.contains("belong"), "{refused}");
     drop(founder);

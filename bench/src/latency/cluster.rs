@@ -44,9 +44,7 @@ impl Cluster {
     /// Starts three nodes with fresh data below `directory`. Call from a thread that is not pinned: children inherit.
     pub fn start(directory: &Path, variant: Variant, layout: &Layout) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("evershard-latency-").tempdir_in(directory)?;
-        let first_port = evershard::free_ports(NODE_COUNT.into()).context("no free ports on loopback")?;
-        let endpoints: Vec<String> =
-            (0..NODE_COUNT).map(|node| format!("127.0.0.1:{}", first_port + u16::from(node))).collect();
+        let endpoints = evershard::free_addresses(NODE_COUNT.into()).context("no free addresses on loopback")?;
         let nodes = (0..NODE_COUNT).zip(&endpoints);
         let addresses: Vec<NodeAddress> =
             nodes.map(|(id, address)| NodeAddress { id, address: address.clone() }).collect();

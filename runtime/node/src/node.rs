@@ -77,7 +77,8 @@ pub enum NodeError {
     /// A shard's port is taken.
     #[error(
         "shard {shard} cannot listen on {address}: {source}\n\nhint: shard i listens on the node's port + i; another \
-         process has this one, or the address is not this host's"
+         process has this one, perhaps as the near end of an outgoing connection (keep the node's ports out of \
+         net.ipv4.ip_local_port_range, or list them in net.ipv4.ip_local_reserved_ports), or the address is not this host's"
     )]
     Listen {
         /// The shard.

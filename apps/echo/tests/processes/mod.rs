@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use evershard::client::admin;
-use evershard::free_ports;
+use evershard::free_addresses;
 use evershard::node::{DurabilityConfig, NodeAddress, NodeConfig};
 use serde_json::Value;
 
@@ -31,10 +31,10 @@ impl Processes {
     pub fn with_shards(nodes: u8, shards: u16, durability: DurabilityConfig) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let all = nodes + JOINERS_MAX;
-        let first = free_ports(u16::from(all) * shards).expect("free ports");
-        let address = |id: u8| NodeAddress { id, address: format!("127.0.0.1:{}", first + u16::from(id) * shards) };
-        let known: Vec<NodeAddress> = (0..all).map(address).collect();
-        let addresses = known.iter().map(|node| node.address.clone()).collect();
+        let shards_of_all = free_addresses(u16::from(all) * shards).expect("free addresses");
+        let addresses: Vec<String> = shards_of_all.into_iter().step_by(usize::from(shards)).collect();
+        let known: Vec<NodeAddress> =
+            (0..all).zip(addresses.clone()).map(|(id, address)| NodeAddress { id, address }).collect();
         let mut cluster = Self { children: Vec::new(), addresses, directory };
         let founders = known[..usize::from(nodes)].to_vec();
         for id in 0..all {

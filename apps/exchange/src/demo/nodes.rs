@@ -26,7 +26,8 @@ pub(super) struct Nodes {
     data: PathBuf,
     program: PathBuf,
     shards: u16,
-    ports: Vec<u16>,
+    /// Every node's shards, one node after the other.
+    addresses: Vec<String>,
     children: Vec<Option<Child>>,
 }
 
@@ -41,14 +42,16 @@ pub(super) struct ShardDigests {
 impl Nodes {
     pub(super) fn start(data: &Path, shards: u16, durability: DurabilityConfig) -> Result<Self> {
         let program = std::env::current_exe().context("this program's own path is not known")?;
-        let ports = free_ports(shards)?;
-        let addresses: Vec<NodeAddress> =
-            (0..NODES).map(|id| NodeAddress { id, address: format!("127.0.0.1:{}", ports[usize::from(id)]) }).collect();
+        let addresses =
+            evershard::free_addresses(shards * u16::from(NODES)).context("no free addresses on loopback")?;
+        let firsts = addresses.iter().step_by(usize::from(shards));
+        let named: Vec<NodeAddress> =
+            (0..NODES).zip(firsts).map(|(id, first)| NodeAddress { id, address: first.clone() }).collect();
         std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
-        let mut nodes = Self { data: data.to_owned(), program, shards, ports, children: Vec::new() };
+        let mut nodes = Self { data: data.to_owned(), program, shards, addresses, children: Vec::new() };
         for id in 0..NODES {
             let directory = data.join(format!("node-{id}"));
-            let mut config = NodeConfig::new("exchange-demo", id, directory, shards, addresses.clone());
+            let mut config = NodeConfig::new("exchange-demo", id, directory, shards, named.clone());
             config.durability = durability;
             config.segment_size_mib = SEGMENT_SIZE_MIB;
             std::fs::write(nodes.config_path(id), config.to_toml()).context("cannot write a node's configuration")?;
@@ -101,12 +104,15 @@ impl Nodes {
 
     /// Where a shard is found on every node.
     pub(super) fn addresses(&self, shard: u16) -> Vec<String> {
-        self.ports.iter().map(|port| format!("127.0.0.1:{}", port + shard)).collect()
+        (0..NODES).map(|node| self.address(node, shard).to_owned()).collect()
+    }
+
+    fn address(&self, node: u8, shard: u16) -> &str {
+        &self.addresses[usize::from(u16::from(node) * self.shards + shard)]
     }
 
     fn status(&self, node: u8, shard: u16) -> Option<Value> {
-        let address = format!("127.0.0.1:{}", self.ports[usize::from(node)] + shard);
-        serde_json::from_str(&admin::status(&address, ASK).ok()?).ok()
+        serde_json::from_str(&admin::status(self.address(node, shard), ASK).ok()?).ok()
     }
 
     /// The node that leads a shard.
@@ -149,8 +155,7 @@ impl Nodes {
                 if position.is_none()
                     && let Some(leader) = self.leader_of(shard)
                 {
-                    let address = format!("127.0.0.1:{}", self.ports[usize::from(leader)] + shard);
-                    position = admin::digest(&address, ASK)
+                    position = admin::digest(self.address(leader, shard), ASK)
                         .ok()
                         .filter(|answer| answer.code == 0)
                         .map(|answer| answer.position.0);
@@ -201,10 +206,4 @@ impl Drop for Nodes {
             let _ = child.wait();
         }
     }
-}
-
-/// One range of ports for every node.
-fn free_ports(shards: u16) -> Result<Vec<u16>> {
-    let first = evershard::free_ports(shards * u16::from(NODES)).context("no free ports on loopback")?;
-    Ok((0..u16::from(NODES)).map(|node| first + node * shards).collect())
 }
